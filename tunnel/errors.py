@@ -1,0 +1,80 @@
+"""One tree of errors, so that a caller can catch as much or as little as it means.
+
+`TunnelError` is the root. What a *peer* did wrong is `RemoteProtocolError`, what the *caller* did
+wrong is `LocalProtocolError`; nothing else may come out of the sans-IO floors because of bytes
+that arrived.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+
+class TunnelError(Exception):
+    """Anything that this package raises on purpose."""
+
+
+class ProtocolError(TunnelError):
+    """Somebody broke the rules; use one of the two subclasses."""
+
+
+class LocalProtocolError(ProtocolError):
+    """The caller asked for something that the protocol does not allow now. Nothing changed."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The peer sent something that the protocol does not allow. The connection is over."""
+
+
+class LinkLost(TunnelError):
+    """The connection between client and server ended; `str()` says why, for a log line."""
+
+
+class Refused(TunnelError):
+    """The server said no.
+
+    Args:
+      code: one of the codes of `docs/protocol.md`, for programs.
+      text: the reason, for people.
+      retry_after: seconds that the server asks the client to wait, if it said so.
+    """
+
+    def __init__(self, code: str, text: str, retry_after: float | None = None) -> None:
+        super().__init__(text)
+        self.code = code
+        self.text = text
+        self.retry_after = retry_after
+
+
+@attrs.frozen
+class Fault:
+    """One thing wrong (or odd) in a configuration: where it is and what to do about it.
+
+    `line` counts from 1 and is None for a fault that is nowhere in the file (an environment
+    variable, a missing table); `key` is the dotted key, such as ``proxies[1].publish_port``.
+    """
+
+    line: int | None
+    key: str | None
+    message: str
+
+
+class ConfigError(TunnelError):
+    """A configuration has faults; all of them are in `faults`, `source` says in which file."""
+
+    def __init__(self, source: str, faults: list[Fault]) -> None:
+        self.source = source
+        self.faults = faults
+        super().__init__("\n".join(map(self._line, faults)))
+
+    def _line(self, fault: Fault) -> str:
+        place = self.source if fault.line is None else f"{self.source}:{fault.line}"
+        return (
+            f"{place}: {fault.message}"
+            if fault.key is None
+            else f"{place}: {fault.key}: {fault.message}"
+        )
+
+
+class StoreError(TunnelError):
+    """A key, certificate or state file could not be read, made or kept."""

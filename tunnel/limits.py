@@ -1,0 +1,120 @@
+"""Every timeout, window and cap, each with its reason. Seconds and bytes throughout.
+
+What a user may change has a key in the configuration; the number here is then its default.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+
+# --- Getting to know each other -------------------------------------------------------------
+
+#: TLS, authentication and configuration together (server). A healthy client needs four round
+#: trips; 10 s carries 2 s of round trip and a lost segment.
+HANDSHAKE_TIMEOUT: Final = 10.0
+#: Name, TCP, TLS and handshake together (client).
+CONNECT_TIMEOUT: Final = 10.0
+#: A frame from a peer that has proved nothing. The largest honest one (2a) is under 1 KiB.
+MAX_FRAME_BEFORE_AUTHENTICATION: Final = 4 * KIB
+#: A frame from a peer that has: 256 proxies at 200 bytes each fit with room.
+MAX_FRAME_AFTER_AUTHENTICATION: Final = 64 * KIB
+#: How much a refusing side reads and drops, so that its refusal is not overtaken by a reset:
+#: a close with unread bytes in the kernel sends RST, which discards what was sent before it.
+REFUSAL_DRAIN_BYTES: Final = 64 * KIB
+REFUSAL_DRAIN_TIMEOUT: Final = 2.0
+#: The longest a client lets a server tell it to wait; a stranger could be that server.
+MAX_RETRY_AFTER: Final = 60.0
+#: A refusal's text is shown to a person by a client that cannot yet know who wrote it.
+MAX_REFUSAL_TEXT: Final = 200
+#: Names are labels in logs, tables and metrics.
+MAX_NAME_LENGTH: Final = 64
+#: A client with more would not fit a configure frame, nor anybody's screen.
+MAX_PROXIES: Final = 256
+#: A key that a person made up must have at least this many characters.
+MIN_AUTH_KEY_LENGTH: Final = 16
+
+# --- Staying in touch -----------------------------------------------------------------------
+
+#: Silence before a ping, and silence after it before the link is dead: a vanished peer is
+#: noticed within 10 s, and a link of 2 s round trip with a full queue is not.
+KEEPALIVE_INTERVAL: Final = 5.0
+KEEPALIVE_TIMEOUT: Final = 5.0
+#: The seed's reconnect delay.
+RECONNECT_DELAY: Final = 5.0
+#: A session that lasted this long was a good one: back-off starts anew after it.
+STABLE_SESSION: Final = 30.0
+LOCAL_CONNECT_RETRIES: Final = 3
+LOCAL_RETRY_DELAY: Final = 1.0
+#: One attempt to reach a local service; a packet filter that drops would hold it for minutes.
+LOCAL_CONNECT_TIMEOUT: Final = 10.0
+#: A busy port that a foreign process holds is tried again after 2 s, doubling to 60 s.
+BIND_RETRY_FIRST: Final = 2.0
+BIND_RETRY_LAST: Final = 60.0
+#: How long a server that stops lets live connections finish.
+SHUTDOWN_GRACE: Final = 10.0
+#: close_notify and the last frames; a peer that does not read must not hold up the end.
+GOODBYE: Final = 1.0
+#: How long a newcomer waits for its own ghost to be gone. Cancelling is immediate; this only
+#: bounds a bug.
+TAKEOVER_TIMEOUT: Final = 5.0
+
+# --- Yamux ----------------------------------------------------------------------------------
+
+#: Both ends of every Yamux start with this credit for each stream; the protocol fixes it.
+INITIAL_WINDOW: Final = 256 * KIB
+#: A send window beyond this cannot be written down on the wire; a peer that grants it is wrong.
+MAX_WINDOW: Final = 2**32 - 1
+#: Towards a foreign Yamux: header and payload make one TLS record.
+FOREIGN_FRAME: Final = 16 * KIB - 12
+#: Between our own ends: fewer frames, so fewer system calls at the other end (measured: 16 KiB
+#: costs a quarter of bulk throughput).
+OWN_FRAME: Final = 64 * KIB
+#: How far a stream's receive window may grow: 16 MiB is 1 Gbit/s over 130 ms.
+MAX_STREAM_WINDOW: Final = 16 * MIB
+#: What all streams of a session together may have beyond their first 256 KiB.
+WINDOW_POOL: Final = 64 * MIB
+#: Towards a foreign Yamux: rust-yamux ends the session at the 513th stream.
+FOREIGN_INBOUND_STREAMS: Final = 256
+FOREIGN_OUTBOUND_STREAMS: Final = 250
+#: Between our own ends: one stream a visitor; the descriptor limit comes first.
+OWN_STREAMS: Final = 65_536
+#: Streams opened and not yet acknowledged; hashicorp resets the 257th.
+FOREIGN_BACKLOG: Final = 256
+OWN_BACKLOG: Final = 65_536
+#: An acceptor that leaves a stream unanswered longer would make a hashicorp opener close the
+#: whole session at 75 s.
+ACCEPT_DEADLINE: Final = 30.0
+#: Pings answered at once; more in one go is a flood (one honest peer has one under way).
+MAX_PENDING_PONGS: Final = 32
+#: Frames per second that carry nothing for anybody (unknown stream, empty, repeated). An honest
+#: peer sends a few after a reset.
+USELESS_FRAMES_PER_SECOND: Final = 10_000
+#: A stream whose local end is gone is reset if the peer has not ended it by then; GO and RS
+#: never do, and their peers stall.
+CLOSE_LINGER: Final = 60.0
+
+# --- The data path --------------------------------------------------------------------------
+
+#: Plaintext handed to TLS in one go. Large enough to fill a fast link, small enough that what
+#: comes next (a ping, a keystroke) does not wait long.
+BATCH: Final = 256 * KIB
+#: One read from a visitor's or local service's socket.
+READ_CHUNK: Final = 64 * KIB
+#: Ciphertext taken from the kernel in one go, into a buffer that all links of a process share.
+TLS_CHUNK: Final = 256 * KIB
+#: Unsent bytes that the kernel may hold of a link. What waits there cannot be overtaken.
+NOTSENT_LOWAT: Final = 128 * KIB
+#: Bytes of all streams of one link that wait for the link; beyond it no socket is read.
+LINK_QUEUE: Final = 4 * MIB
+#: Connections accepted, and sockets served, before others get a turn.
+ACCEPT_BURST: Final = 64
+POLL_BURST: Final = 256
+#: The kernel's queue of connections not yet accepted (it caps this at net.core.somaxconn).
+LISTEN_BACKLOG: Final = 1024
+#: A PROXY protocol header that we read; ours are under 100 bytes.
+MAX_PREAMBLE: Final = KIB
+#: How long accepting pauses when the process has no descriptor left.
+ACCEPT_PAUSE: Final = 0.1

@@ -1,0 +1,112 @@
+"""Values that every floor shares: addresses, port ranges, and the fixed lists of codes."""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+
+import attrs
+
+ANY = "*"
+"""The address that means every address of the machine, IPv4 and IPv6."""
+
+
+@attrs.frozen(order=True)
+class Address:
+    """A numeric address, or a name, and a port; `str()` brackets IPv6."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def unmap(host: str) -> str:
+    """An IPv4-mapped IPv6 address as plain IPv4; anything else, and scope ids, untouched."""
+    if ":" not in host:
+        return host
+    try:
+        mapped = ipaddress.IPv6Address(host).ipv4_mapped
+    except ValueError:
+        return host
+    return host if mapped is None else str(mapped)
+
+
+@attrs.frozen
+class PortRange:
+    """The ports `first` to `last`, both included."""
+
+    first: int
+    last: int
+
+    def __contains__(self, port: int) -> bool:
+        return self.first <= port <= self.last
+
+    def __str__(self) -> str:
+        return str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
+
+
+class RefusalCode(enum.StrEnum):
+    """Why a server refuses a whole client; `docs/protocol.md` explains each."""
+
+    VERSION = "version"
+    BINDING = "binding"
+    AUTHENTICATION = "authentication"
+    PROTOCOL = "protocol"
+    BUSY = "busy"
+    ALREADY_CONNECTED = "already_connected"
+    LIMIT = "limit"
+    STOPPING = "stopping"
+    INTERNAL = "internal"
+
+
+class RejectionCode(enum.StrEnum):
+    """Why a server does not publish one proxy; the client's other proxies go on."""
+
+    NOT_ALLOWED = "not_allowed"
+    RESERVED = "reserved"
+    DUPLICATE = "duplicate"
+    IN_USE = "in_use"
+    PERMISSION = "permission"
+    BAD_ADDRESS = "bad_address"
+    UNSUPPORTED = "unsupported"
+    INTERNAL = "internal"
+
+    @property
+    def passes(self) -> bool:
+        """True if the server keeps trying: the port is merely busy."""
+        return self is RejectionCode.IN_USE
+
+
+class ResetCode(enum.IntEnum):
+    """Why a stream was reset, carried in the RST frame between our own ends (0: not said).
+
+    Both sides log the name, so that "connection reset" has a reason.
+    """
+
+    NONE = 0
+    CANCELLED = 1
+    VISITOR_RESET = 2
+    LOCAL_RESET = 3
+    LOCAL_REFUSED = 4
+    LOCAL_TIMEOUT = 5
+    LOCAL_UNREACHABLE = 6
+    UNKNOWN_PROXY = 7
+    BAD_PREAMBLE = 8
+    LIMIT = 9
+    STOPPING = 10
+    LINK_LOST = 11
+
+    @property
+    def text(self) -> str:
+        """The code as a log line says it."""
+        return self.name.lower().replace("_", " ")
+
+    @classmethod
+    def of(cls, value: int) -> ResetCode:
+        """The code for a number from the wire; `NONE` for one that is not known here."""
+        try:
+            return cls(value)
+        except ValueError:
+            return cls.NONE
