@@ -67,6 +67,8 @@ TAKEOVER_TIMEOUT: Final = 5.0
 INITIAL_WINDOW: Final = 256 * KIB
 #: A send window beyond this cannot be written down on the wire; a peer that grants it is wrong.
 MAX_WINDOW: Final = 2**32 - 1
+#: Stream numbers are 32 bits and never used twice; a session that has used all needs a new one.
+MAX_STREAM_ID: Final = 2**32 - 1
 #: Towards a foreign Yamux: header and payload make one TLS record.
 FOREIGN_FRAME: Final = 16 * KIB - 12
 #: Between our own ends: fewer frames, so fewer system calls at the other end (measured: 16 KiB
@@ -89,6 +91,10 @@ OWN_BACKLOG: Final = 65_536
 ACCEPT_DEADLINE: Final = 30.0
 #: Pings answered at once; more in one go is a flood (one honest peer has one under way).
 MAX_PENDING_PONGS: Final = 32
+#: Streams refused whose RST still waits to be sent; a peer that goes on opening is flooding.
+MAX_PENDING_REFUSALS: Final = 256
+#: A measured round trip is good for this long; window growth asks for a new one after it.
+RTT_VALIDITY: Final = 5.0
 #: Frames per second that carry nothing for anybody (unknown stream, empty, repeated). An honest
 #: peer sends a few after a reset.
 USELESS_FRAMES_PER_SECOND: Final = 10_000
@@ -107,6 +113,8 @@ READ_CHUNK: Final = 64 * KIB
 TLS_CHUNK: Final = 256 * KIB
 #: Unsent bytes that the kernel may hold of a link. What waits there cannot be overtaken.
 NOTSENT_LOWAT: Final = 128 * KIB
+#: Bytes of one stream that wait for the link: enough that the next batch never waits for a read.
+STREAM_QUEUE: Final = 256 * KIB
 #: Bytes of all streams of one link that wait for the link; beyond it no socket is read.
 LINK_QUEUE: Final = 4 * MIB
 #: Connections accepted, and sockets served, before others get a turn.

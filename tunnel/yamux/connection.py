@@ -1,0 +1,267 @@
+"""The Yamux engine: bytes and the time come in, events and bytes go out. No I/O, no clock.
+
+    connection = Connection(Role.CLIENT, now=now)
+    connection.receive_data(data, now)          # what the wire brought; b"" is its end
+    while (event := connection.next_event()) is not NEED_DATA:
+        ...                                     # CLOSED ends it for good
+    parts = connection.data_to_send(now)        # put these on the wire, in order
+
+Call `data_to_send` after anything else that you called, and `on_timer` when `next_deadline` has
+come. Nothing here may be called from two threads at once.
+"""
+
+from __future__ import annotations
+
+from tunnel import limits
+from tunnel.errors import LocalProtocolError, RemoteProtocolError
+from tunnel.yamux import events
+from tunnel.yamux.events import CLOSED, NEED_DATA, Event, Sentinel
+from tunnel.yamux.frames import GoAwayCode, Trace
+from tunnel.yamux.inbox import Inbox
+from tunnel.yamux.keepalive import Keepalive
+from tunnel.yamux.outbox import Outbox
+from tunnel.yamux.parser import Buffer
+from tunnel.yamux.settings import Role, Settings
+from tunnel.yamux.states import Input, State
+from tunnel.yamux.table import StreamTable
+from tunnel.yamux.windows import Windows
+
+
+class Connection:
+    """One Yamux session, seen from one end.
+
+    Args:
+      role: who dialled.
+      settings: limits; the defaults suit a foreign peer.
+      now: the time, in seconds of any clock that only moves forward.
+      trace: called with a direction ("in" or "out") and a frame's header as text.
+    """
+
+    def __init__(
+        self,
+        role: Role,
+        settings: Settings | None = None,
+        *,
+        now: float,
+        trace: Trace | None = None,
+    ) -> None:
+        self.settings = settings = settings or Settings()
+        self._keepalive = Keepalive(settings, now)
+        self._windows = Windows(settings)
+        self._outbox = Outbox(settings.max_frame, trace)
+        self._table = StreamTable(role, settings, self._outbox, self._windows)
+        self._inbox = Inbox(
+            settings, self._table, self._outbox, self._windows, self._keepalive, trace
+        )
+        self._eof = False
+        self._closed = False
+        self._now = now
+
+    # --- Bytes in ----------------------------------------------------------------------------
+
+    def receive_data(self, data: Buffer, now: float) -> None:
+        """Take bytes that the wire brought; empty ones mean its end.
+
+        The buffer must not change until `next_event` has said `NEED_DATA`.
+        """
+        self._now = now
+        if data:
+            self._keepalive.heard(now)
+            self._inbox.parser.feed(data)
+        else:
+            self._eof = True
+
+    def next_event(self) -> Event | Sentinel:
+        """What happened next, `NEED_DATA` if nothing, `CLOSED` if nothing ever will.
+
+        Raises:
+          RemoteProtocolError: the peer broke the protocol. The go-away that tells it so waits in
+            `data_to_send`; from now on the answer is `CLOSED`. Nothing else is ever raised here.
+        """
+        if self._closed:
+            return self._table.events.popleft() if self._table.events else CLOSED
+        try:
+            event = self._inbox.next_event(self._now)
+        except RemoteProtocolError:
+            self._table.events.clear()
+            self.close(GoAwayCode.PROTOCOL_ERROR)
+            raise
+        if isinstance(event, events.GoAwayReceived) and event.code != GoAwayCode.NORMAL:
+            self._closed = True
+        if event is None and self._eof:
+            self._closed = True
+            return events.ConnectionLost(self._inbox.at_boundary)
+        return event or NEED_DATA
+
+    # --- Bytes out ---------------------------------------------------------------------------
+
+    def data_to_send(self, now: float, max_bytes: int = limits.BATCH) -> list[Buffer]:
+        """Frames to put on the wire, in order, about `max_bytes` of them; empty if there are none.
+
+        The parts are the caller's own buffers and headers between them, uncopied.
+        """
+        self._now = now
+        self._keepalive.sending(now)
+        parts = self._outbox.build(max_bytes)
+        self._table.served()
+        return parts
+
+    def has_data_to_send(self) -> bool:
+        """True if `data_to_send` would give something."""
+        return bool(self._outbox)
+
+    @property
+    def pending(self) -> int:
+        """Bytes of payload that wait to be sent, of all streams."""
+        return self._outbox.pending
+
+    @property
+    def frame_size(self) -> int:
+        """Largest payload of a frame now, and a stream's share of a round; bytes."""
+        return self._outbox.frame_size
+
+    @frame_size.setter
+    def frame_size(self, size: int) -> None:
+        self._outbox.frame_size = max(1, min(size, self.settings.max_frame))
+
+    # --- Streams -----------------------------------------------------------------------------
+
+    @property
+    def stream_count(self) -> int:
+        """Streams that are not over."""
+        return len(self._table)
+
+    def can_open(self) -> bool:
+        """True if `open_stream` would work; else a `StreamsAvailable` comes once it would."""
+        return not self._closed and self._table.can_open()
+
+    def open_stream(self) -> int:
+        """Open a stream and return its number; usable at once, without waiting for the peer.
+
+        Raises:
+          LocalProtocolError: see `can_open`.
+        """
+        if self._closed:
+            raise LocalProtocolError("the connection is over")
+        return self._table.open(self._now).stream_id
+
+    def accept_stream(self, stream_id: int) -> None:
+        """Tell the peer that its stream is welcome. Does nothing the second time, or too late."""
+        stream = self._table.get(stream_id)
+        if stream is not None and not stream.outbound and not stream.acknowledged:
+            stream.acknowledged = stream.ack = True
+            self._outbox.control(stream)
+
+    def reset_stream(self, stream_id: int, code: int = 0) -> None:
+        """End both directions at once and drop what waits. Does nothing if the stream is over."""
+        stream = self._table.get(stream_id)
+        if stream is not None:
+            stream.apply(Input.SEND_RST)
+            self._table.reset(stream, code)
+
+    def room(self, stream_id: int) -> int:
+        """How many bytes `send_data` would take; after 0 a `RoomAvailable` comes once it is more.
+
+        0 as well for a stream that is over.
+        """
+        stream = self._table.get(stream_id)
+        return 0 if stream is None else self._table.room(stream)
+
+    def send_data(self, stream_id: int, data: Buffer) -> None:
+        """Queue bytes. The buffer is kept, not copied: it must not change until it was sent.
+
+        Ask `room` first. More is taken, and waits; that only costs the caller's own memory.
+
+        Raises:
+          LocalProtocolError: the stream is over, or was told that no more would come.
+        """
+        stream = self._table.known(stream_id)
+        stream.apply(Input.SEND_DATA)
+        if data:
+            self._outbox.put(stream, data)
+
+    def send_eof(self, stream_id: int) -> None:
+        """Say, behind all queued data, that no more will come. The other direction goes on.
+
+        Raises:
+          LocalProtocolError: it was said before, or the stream is over.
+        """
+        stream = self._table.known(stream_id)
+        stream.apply(Input.SEND_FIN)
+        self._outbox.finish(stream)
+
+    def consumed(self, stream_id: int, size: int, now: float) -> None:
+        """`size` received bytes of the stream were really handed on: grant as many again.
+
+        Granted in steps of at least half a window. Does nothing if the stream is over.
+
+        Raises:
+          LocalProtocolError: more than was received.
+        """
+        stream = self._table.get(stream_id)
+        if stream is None:
+            return
+        if size > stream.unconsumed:
+            raise LocalProtocolError(f"consumed {size} of {stream.unconsumed} bytes")
+        stream.unconsumed -= size
+        stream.owed += size
+        if stream.state in (State.OPEN, State.LOCAL_EOF) and self._windows.due(stream):
+            self._windows.grant(stream, now)
+            self._outbox.control(stream)
+            if self._windows.wants_rtt(now):
+                self.ping()
+
+    def stop_reading(self, stream_id: int, now: float) -> None:
+        """Nobody will read the stream any more: bytes that still come reset it, as does silence.
+
+        (Yamux has no way to say this alone.) Does nothing if the stream is over.
+        """
+        stream = self._table.get(stream_id)
+        if stream is not None and stream.state in (State.OPEN, State.LOCAL_EOF):
+            self._table.linger(stream, now + self.settings.close_linger)
+
+    # --- The session -------------------------------------------------------------------------
+
+    def ping(self) -> None:
+        """Measure the round trip; a `PongReceived` follows. Does nothing while one is under way."""
+        if not self._closed and (value := self._keepalive.start_ping()) is not None:
+            self._outbox.ping = value
+
+    @property
+    def rtt(self) -> float | None:
+        """The last measured round trip, in seconds."""
+        return self._windows.rtt
+
+    def heard(self, now: float) -> None:
+        """Something came from the peer that is not a whole record yet: it lives."""
+        self._keepalive.heard(now)
+
+    def start_drain(self) -> None:
+        """Refuse streams from now on, ours and the peer's; those that live go on."""
+        self._table.draining = True
+
+    def close(self, code: int = GoAwayCode.NORMAL) -> None:
+        """End the session: what is due still goes out, then a go-away; with an error, only that."""
+        if not self._closed:
+            self._closed = True
+            self._outbox.say_goodbye(code, at_once=code != GoAwayCode.NORMAL)
+
+    def next_deadline(self) -> float | None:
+        """When `on_timer` wants to be called; None for never."""
+        if self._closed:
+            return None
+        deadlines = (self._keepalive.deadline, self._table.deadline)
+        return min((when for when in deadlines if when is not None), default=None)
+
+    def on_timer(self, now: float) -> None:
+        """Do what is due at `now`; calling it early or twice does no harm."""
+        self._now = now
+        if self._closed:
+            return
+        self._table.end_lingering(now)
+        if self._keepalive.wants_ping(now):
+            self.ping()
+        if self._keepalive.expired(now):
+            self._closed = True
+            self._outbox.clear()
+            self._table.events.append(events.KeepaliveTimeout())

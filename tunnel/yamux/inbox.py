@@ -1,0 +1,206 @@
+"""What arrives: frames are checked, charged and turned into events.
+
+Whatever a peer sends, it ends in an event or in `RemoteProtocolError`; how each odd or illegal
+input is answered is in `docs/protocol.md`, "Yamux".
+"""
+
+from __future__ import annotations
+
+from tunnel import limits
+from tunnel.errors import RemoteProtocolError
+from tunnel.yamux import events
+from tunnel.yamux.budget import Budget
+from tunnel.yamux.events import Event
+from tunnel.yamux.frames import (
+    ACK,
+    DATA,
+    FIN,
+    GO_AWAY,
+    PING,
+    RST,
+    SYN,
+    VERSION,
+    Trace,
+    describe,
+)
+from tunnel.yamux.keepalive import Keepalive
+from tunnel.yamux.outbox import Outbox
+from tunnel.yamux.parser import FrameParser, Header
+from tunnel.yamux.settings import Settings
+from tunnel.yamux.states import Input, State
+from tunnel.yamux.stream import Stream
+from tunnel.yamux.table import StreamTable
+from tunnel.yamux.windows import Windows
+
+
+class Inbox:
+    """The receiving half of one connection."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        table: StreamTable,
+        outbox: Outbox,
+        windows: Windows,
+        keepalive: Keepalive,
+        trace: Trace | None,
+    ) -> None:
+        self.parser = FrameParser()
+        self._max_pongs = settings.max_pending_pongs
+        self._table = table
+        self._outbox = outbox
+        self._windows = windows
+        self._keepalive = keepalive
+        self._trace = trace
+        self._useless = Budget(settings.useless_frames_per_second)
+        self._now = 0.0
+        self._body_left = 0
+        self._body_fin = False
+        self._body_stream: Stream | None = None
+
+    @property
+    def at_boundary(self) -> bool:
+        """True between two frames."""
+        return self.parser.at_boundary and not self._body_left
+
+    def next_event(self, now: float) -> Event | None:
+        """The next thing that the bytes at hand say; None if they say nothing more."""
+        self._now = now
+        queued = self._table.events
+        while not queued:
+            if self._body_left:
+                data = self.parser.body(self._body_left)
+                if not data:
+                    return None
+                event = self._receive_body(data)
+                if event is not None:
+                    return event
+            else:
+                header = self.parser.header()
+                if header is None:
+                    return None
+                self._receive_header(header)
+        return queued.popleft()
+
+    def _receive_body(self, data: memoryview) -> Event | None:
+        """A piece of a DATA frame's payload; its FIN counts when the last piece has come."""
+        self._body_left -= len(data)
+        stream = self._body_stream
+        if stream is None or stream.state is State.RESET:
+            return None
+        stream.unconsumed += len(data)
+        event = events.DataReceived(stream.stream_id, data)
+        if self._body_fin and not self._body_left:
+            self._table.events.append(event)
+            self._receive_fin(stream)
+            return None
+        return event
+
+    def _receive_header(self, header: Header) -> None:
+        version, kind, flags, stream_id, length = header
+        if self._trace is not None:
+            self._trace("in", describe(kind, flags, stream_id, length))
+        if version != VERSION:
+            raise RemoteProtocolError(f"Yamux version {version}; this end speaks {VERSION}")
+        if kind == PING:
+            self._receive_ping(flags, length)
+        elif kind == GO_AWAY:
+            self._table.draining = True
+            self._table.events.append(events.GoAwayReceived(length))
+        elif kind > GO_AWAY:
+            raise RemoteProtocolError(f"unknown Yamux frame type {kind}")
+        elif stream_id == 0:
+            raise RemoteProtocolError(f"stream id 0 in {describe(kind, flags, stream_id, length)}")
+        else:
+            self._receive_stream_frame(kind, flags, stream_id, length)
+
+    def _receive_stream_frame(self, kind: int, flags: int, stream_id: int, length: int) -> None:
+        stream = self._table.get(stream_id)
+        if flags & SYN:
+            stream = self._receive_syn(stream_id, known=stream is not None)
+        if kind == DATA:
+            self._body_left, self._body_fin, self._body_stream = length, False, None
+        if stream is None:
+            if not flags & SYN:
+                self._count_useless()
+            return
+        if stream.outbound and not stream.acknowledged:
+            self._table.acknowledged(stream)
+        if flags & RST:
+            self._receive_rst(stream, 0 if kind == DATA else length)
+        elif kind == DATA:
+            self._receive_data(stream, length, flags)
+        else:
+            self._receive_credit(stream, length, flags)
+
+    def _receive_syn(self, stream_id: int, *, known: bool) -> Stream | None:
+        if self._table.is_ours(stream_id):
+            raise RemoteProtocolError(f"the peer opened stream {stream_id}, whose number is ours")
+        if known:
+            raise RemoteProtocolError(f"the peer opened stream {stream_id} twice")
+        stream = self._table.opened_by_peer(stream_id, self._now)
+        if stream is None:
+            self._refuse(stream_id)
+        return stream
+
+    def _refuse(self, stream_id: int) -> None:
+        self._count_useless()
+        if len(self._outbox.refusals) >= limits.MAX_PENDING_REFUSALS:
+            raise RemoteProtocolError("streams opened beyond the limit, faster than refused")
+        self._outbox.refusals.append(stream_id)
+
+    def _receive_data(self, stream: Stream, length: int, flags: int) -> None:
+        # Checked and charged before a byte of it is taken: what was granted bounds what can come.
+        if length > stream.window:
+            raise RemoteProtocolError(
+                f"{length} bytes on stream {stream.stream_id}, {stream.window} were granted"
+            )
+        if not length:
+            if flags & FIN:
+                self._receive_fin(stream)
+            elif not flags:
+                self._count_useless()
+        elif stream.deaf or stream.apply(Input.RECEIVE_DATA) is State.RESET:
+            self._table.reset(stream, 0)
+            self._table.events.append(events.StreamReset(stream.stream_id, 0))
+        else:
+            stream.window -= length
+            self._body_stream = stream
+            self._body_fin = bool(flags & FIN)
+
+    def _receive_credit(self, stream: Stream, delta: int, flags: int) -> None:
+        if not delta and not flags:
+            self._count_useless()
+        if stream.send_window + delta > limits.MAX_WINDOW:
+            raise RemoteProtocolError(f"window of stream {stream.stream_id} beyond 2^32 - 1")
+        stream.send_window += delta
+        self._outbox.data(stream)
+        self._table.offer_room(stream)
+        if flags & FIN:
+            self._receive_fin(stream)
+
+    def _receive_fin(self, stream: Stream) -> None:
+        if stream.state in (State.REMOTE_EOF, State.CLOSED):
+            self._count_useless()
+        else:
+            self._table.ended_by_peer(stream)
+
+    def _receive_rst(self, stream: Stream, code: int) -> None:
+        if not stream.outbound and not stream.acknowledged:
+            self._count_useless()  # opened and reset before anyone could look: rapid reset
+        self._table.reset_by_peer(stream, code)
+
+    def _receive_ping(self, flags: int, value: int) -> None:
+        if flags & SYN:
+            if len(self._outbox.pongs) >= self._max_pongs:
+                raise RemoteProtocolError("pings sent faster than their answers are read")
+            self._outbox.pongs.append(value)
+        elif flags & ACK and (rtt := self._keepalive.pong(value, self._now)) is not None:
+            self._windows.rtt = rtt
+            self._table.events.append(events.PongReceived(rtt))
+        else:
+            self._count_useless()
+
+    def _count_useless(self) -> None:
+        if not self._useless.spend(self._now):
+            raise RemoteProtocolError("a flood of frames that carry nothing")

@@ -1,0 +1,65 @@
+"""Is the peer still there? Any byte is life; a ping asks for one after a silence."""
+
+from __future__ import annotations
+
+from tunnel.yamux.settings import Settings
+
+
+class Keepalive:
+    """Silence, pings and round trips of one connection. Seconds throughout."""
+
+    def __init__(self, settings: Settings, now: float) -> None:
+        self._interval = settings.keepalive_interval
+        self._timeout = settings.keepalive_timeout
+        self._heard = now
+        #: Since when the peer has been asked to show itself.
+        self._asked: float | None = None
+        self._value = 0
+        self._waiting = False
+        self._sent: float | None = None
+
+    def heard(self, now: float) -> None:
+        """The peer lives."""
+        self._heard = now
+        self._asked = None
+
+    def start_ping(self) -> int | None:
+        """The value of a new ping; None if one is under way."""
+        if self._waiting:
+            return None
+        self._waiting = True
+        self._sent = None
+        self._value = (self._value + 1) & 0xFFFF_FFFF
+        return self._value
+
+    def sending(self, now: float) -> None:
+        """Frames go out now, a new ping first among them: its round trip begins."""
+        if self._waiting and self._sent is None:
+            self._sent = now
+
+    def pong(self, value: int, now: float) -> float | None:
+        """The round trip, if this answers the ping that is under way."""
+        if not self._waiting or value != self._value or self._sent is None:
+            return None
+        self._waiting = False
+        return now - self._sent
+
+    @property
+    def deadline(self) -> float | None:
+        """When to look again."""
+        if self._interval is None:
+            return None
+        if self._asked is not None:
+            return self._asked + self._timeout
+        return self._heard + self._interval
+
+    def wants_ping(self, now: float) -> bool:
+        """True once when the silence has lasted `keepalive_interval`."""
+        if self._interval is None or self._asked is not None or now < self._heard + self._interval:
+            return False
+        self._asked = now
+        return True
+
+    def expired(self, now: float) -> bool:
+        """True if nothing came within `keepalive_timeout` of asking."""
+        return self._asked is not None and now >= self._asked + self._timeout

@@ -1,0 +1,231 @@
+"""Everything that waits to be sent, and the order in which it goes.
+
+Frames are made when there is room on the wire and not before, so that what is urgent overtakes
+what is not: first control frames (each stream has at most one entry, however much it has to say),
+then data by deficit round robin with the two lists of fq_codel (RFC 8290 section 4): a stream that
+has just begun to send goes before those that have been sending, once a round.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from typing import Final, TypeAlias
+
+from tunnel.yamux.frames import (
+    ACK,
+    DATA,
+    FIN,
+    GO_AWAY,
+    HEADER,
+    HEADER_SIZE,
+    PING,
+    RST,
+    SYN,
+    VERSION,
+    WINDOW_UPDATE,
+    Trace,
+    describe,
+)
+from tunnel.yamux.parser import Buffer
+from tunnel.yamux.stream import Stream
+
+#: A frame is cut short to fit a batch only if this much of it fits.
+MIN_PIECE: Final = 1024
+
+Queue: TypeAlias = OrderedDict[int, Stream]
+
+
+class Outbox:
+    """The queues of one connection. Memory: O(streams) plus what the streams hold themselves."""
+
+    def __init__(self, frame_size: int, trace: Trace | None = None) -> None:
+        self._trace = trace
+        self.frame_size = frame_size
+        #: Payload bytes that wait, of all streams.
+        self.pending = 0
+        self.ping: int | None = None
+        self.pongs: deque[int] = deque()
+        #: Streams of the peer's that are refused; never more than MAX_PENDING_REFUSALS.
+        self.refusals: deque[int] = deque()
+        self.go_away: int | None = None
+        #: Streams of which the last `build` took data or the FIN, in that order.
+        self.served: dict[int, Stream] = {}
+        # OrderedDict: taking the first and removing any are both O(1), which a dict's are not.
+        self._control: Queue = OrderedDict()
+        self._fresh: Queue = OrderedDict()
+        self._backlog: Queue = OrderedDict()
+        self._round = 0
+        self._turns = 0
+
+    def __bool__(self) -> bool:
+        return bool(
+            self._control
+            or self._fresh
+            or self._backlog
+            or self.pongs
+            or self.refusals
+            or self.ping is not None
+            or self.go_away is not None
+        )
+
+    # --- What is to be sent ------------------------------------------------------------------
+
+    def control(self, stream: Stream) -> None:
+        """The stream has a SYN, ACK, credit, lone FIN or RST to say."""
+        self._control[stream.stream_id] = stream
+
+    def data(self, stream: Stream) -> None:
+        """Schedule the stream if it has bytes to send and a window to send them in."""
+        if stream.scheduled or not (stream.pending_size and stream.send_window):
+            return
+        stream.scheduled = True
+        if self._backlog and stream.round == self._round:
+            # Served in this round already: without this, a stream that always sends a little
+            # would always be fresh.
+            self._backlog[stream.stream_id] = stream
+        else:
+            stream.deficit = self.frame_size
+            self._fresh[stream.stream_id] = stream
+
+    def put(self, stream: Stream, data: Buffer) -> None:
+        """The stream has these bytes to send, behind those that wait."""
+        stream.put(data)
+        self.pending += len(data)
+        self.data(stream)
+
+    def finish(self, stream: Stream) -> None:
+        """The stream has a FIN to say, behind its bytes."""
+        stream.fin = True
+        if not stream.pending_size:
+            self.control(stream)
+
+    def forget(self, stream: Stream) -> None:
+        """The stream is over; nothing of it goes out any more."""
+        self.pending -= stream.pending_size
+        stream.drop_pending()
+        for queue in (self._control, self._fresh, self._backlog):
+            queue.pop(stream.stream_id, None)
+        stream.scheduled = False
+
+    def reset(self, stream: Stream) -> None:
+        """The stream ends with an RST, and nothing before it."""
+        self.forget(stream)
+        if not stream.syn:  # or else the peer has never heard of it
+            self.control(stream)
+
+    def retract_credit(self, stream: Stream) -> None:
+        """The peer has sent everything: credit is of no use to it any more."""
+        stream.credit = 0
+        if not (stream.syn or stream.ack or stream.fin):
+            self._control.pop(stream.stream_id, None)
+
+    def say_goodbye(self, code: int, *, at_once: bool) -> None:
+        """A go-away is the last thing to say; `at_once` drops all that would go before it."""
+        if at_once:
+            self.clear()
+        self.go_away = code
+
+    def clear(self) -> None:
+        """The connection is over: nothing more goes out."""
+        self.pongs.clear()
+        self.refusals.clear()
+        self.ping = None
+        self._control.clear()
+        self._fresh.clear()
+        self._backlog.clear()
+        self.served.clear()
+
+    # --- What goes out now -------------------------------------------------------------------
+
+    def build(self, max_bytes: int) -> list[Buffer]:
+        """Frames of about `max_bytes` together, at least one if there is any."""
+        parts: list[Buffer] = []
+        self._build_session(parts)
+        self._build_control(parts, max_bytes)
+        self._build_data(parts, max_bytes - HEADER_SIZE * len(parts))
+        if self.go_away is not None and not (self._control or self._fresh or self._backlog):
+            self._frame(parts, GO_AWAY, 0, 0, self.go_away)
+            self.go_away = None
+        return parts
+
+    def _build_session(self, parts: list[Buffer]) -> None:
+        while self.pongs:
+            self._frame(parts, PING, ACK, 0, self.pongs.popleft())
+        if self.ping is not None:
+            self._frame(parts, PING, SYN, 0, self.ping)
+            self.ping = None
+        while self.refusals:
+            self._update(parts, RST, self.refusals.popleft(), 0)
+
+    def _build_control(self, parts: list[Buffer], max_bytes: int) -> None:
+        while self._control and len(parts) * HEADER_SIZE < max_bytes:
+            self._say(self._control.popitem(last=False)[1], parts)
+
+    def _say(self, stream: Stream, parts: list[Buffer]) -> None:
+        """One flag a frame, each on a window update: the only form that every peer parses."""
+        if stream.reset_code is not None:
+            self._update(parts, RST, stream.stream_id, stream.reset_code)
+            return
+        for flag in (SYN, ACK):
+            if stream.syn if flag == SYN else stream.ack:
+                self._update(parts, flag, stream.stream_id, stream.credit)
+                stream.credit = 0
+        stream.syn = stream.ack = False
+        if stream.credit:
+            self._update(parts, 0, stream.stream_id, stream.credit)
+            stream.credit = 0
+        if stream.fin and not stream.pending_size:
+            self._say_fin(stream, parts)
+
+    def _say_fin(self, stream: Stream, parts: list[Buffer]) -> None:
+        # Never on a DATA frame: some peers then lose the payload, others the FIN.
+        stream.fin = False
+        self._update(parts, FIN, stream.stream_id, 0)
+        self.served[stream.stream_id] = stream
+
+    def _build_data(self, parts: list[Buffer], budget: int) -> None:
+        while queue := self._fresh or self._backlog:
+            stream = next(iter(queue.values()))
+            if stream.deficit <= 0:
+                self._next_in_round(queue)
+                continue
+            size = min(stream.pending_size, stream.send_window, self.frame_size)
+            if size > budget - HEADER_SIZE:
+                if parts and budget - HEADER_SIZE < MIN_PIECE:
+                    return
+                size = min(size, max(budget - HEADER_SIZE, 1))
+            self._build_frame(stream, size, parts)
+            if not (stream.pending_size and stream.send_window):
+                del queue[stream.stream_id]
+                stream.scheduled = False
+                stream.round = self._round
+            budget -= size + HEADER_SIZE
+
+    def _next_in_round(self, queue: Queue) -> None:
+        """The first stream has had its share: to the back with it, and a new share for later."""
+        stream_id, stream = queue.popitem(last=False)
+        stream.deficit += self.frame_size
+        self._backlog[stream_id] = stream
+        self._turns += 1
+        if self._turns >= len(self._backlog):
+            self._turns = 0
+            self._round += 1
+
+    def _build_frame(self, stream: Stream, size: int, parts: list[Buffer]) -> None:
+        self._frame(parts, DATA, 0, stream.stream_id, size)
+        stream.take(size, parts)
+        stream.deficit -= size
+        self.pending -= size
+        self.served[stream.stream_id] = stream
+        if stream.fin and not stream.pending_size:
+            self._say_fin(stream, parts)
+
+    def _update(self, parts: list[Buffer], flags: int, stream_id: int, length: int) -> None:
+        self._frame(parts, WINDOW_UPDATE, flags, stream_id, length)
+
+    def _frame(
+        self, parts: list[Buffer], kind: int, flags: int, stream_id: int, length: int
+    ) -> None:
+        parts.append(HEADER.pack(VERSION, kind, flags, stream_id, length))
+        if self._trace is not None:
+            self._trace("out", describe(kind, flags, stream_id, length))

@@ -1,0 +1,193 @@
+"""The streams of one connection: who may open how many, who waits for room, who is over."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from tunnel import limits
+from tunnel.errors import LocalProtocolError
+from tunnel.yamux import events
+from tunnel.yamux.events import Event
+from tunnel.yamux.outbox import Outbox
+from tunnel.yamux.settings import Role, Settings
+from tunnel.yamux.states import Input, State
+from tunnel.yamux.stream import Stream
+from tunnel.yamux.windows import Windows
+
+
+class StreamTable:
+    """Opens, counts and forgets streams; queues the events that this causes."""
+
+    def __init__(self, role: Role, settings: Settings, outbox: Outbox, windows: Windows) -> None:
+        self.events: deque[Event] = deque()
+        #: No new streams, neither ours nor the peer's.
+        self.draining = False
+        self._settings = settings
+        self._outbox = outbox
+        self._windows = windows
+        self._next_id = role.value
+        self._streams: dict[int, Stream] = {}
+        self._inbound = self._outbound = self._unacknowledged = 0
+        self._open_wanted = False
+        self._starved: dict[int, Stream] = {}
+        #: When each stream without a local reader is reset; in order, since all wait equally long.
+        self._lingering: dict[int, float] = {}
+
+    def __len__(self) -> int:
+        return len(self._streams)
+
+    def get(self, stream_id: int) -> Stream | None:
+        """The stream, unless it is over or was never opened."""
+        return self._streams.get(stream_id)
+
+    def known(self, stream_id: int) -> Stream:
+        """The stream; `LocalProtocolError` if there is none."""
+        try:
+            return self._streams[stream_id]
+        except KeyError:
+            raise LocalProtocolError(f"stream {stream_id} is over") from None
+
+    # --- Beginning ---------------------------------------------------------------------------
+
+    def is_ours(self, stream_id: int) -> bool:
+        """True if only this end may open a stream of that number."""
+        return stream_id % 2 == self._next_id % 2
+
+    def can_open(self) -> bool:
+        """True if `open` would work; after False a `StreamsAvailable` comes once it would."""
+        possible = (
+            not self.draining
+            and self._outbound < self._settings.max_outbound_streams
+            and self._unacknowledged < self._settings.max_unacknowledged
+            and self._next_id <= limits.MAX_STREAM_ID
+        )
+        self._open_wanted = self._open_wanted or not possible
+        return possible
+
+    def open(self, now: float) -> Stream:
+        """A new stream of ours."""
+        if not self.can_open():
+            raise LocalProtocolError("no further stream can be opened now")
+        stream = Stream(self._next_id, outbound=True, syn=True, granted_at=now)
+        self._next_id += 2
+        self._streams[stream.stream_id] = stream
+        self._outbound += 1
+        self._unacknowledged += 1
+        self._outbox.control(stream)
+        return stream
+
+    def opened_by_peer(self, stream_id: int, now: float) -> Stream | None:
+        """A new stream of the peer's; None if it may not have one now."""
+        if self.draining or self._inbound >= self._settings.max_inbound_streams:
+            return None
+        stream = Stream(stream_id, outbound=False, granted_at=now)
+        self._streams[stream_id] = stream
+        self._inbound += 1
+        self.events.append(events.StreamOpened(stream_id))
+        return stream
+
+    def acknowledged(self, stream: Stream) -> None:
+        """The peer has shown that it knows our stream."""
+        stream.acknowledged = True
+        self._unacknowledged -= 1
+        self._offer_streams()
+
+    def _offer_streams(self) -> None:
+        if self._open_wanted and self.can_open():
+            self._open_wanted = False
+            self.events.append(events.StreamsAvailable())
+
+    # --- Room to send ------------------------------------------------------------------------
+
+    def room(self, stream: Stream) -> int:
+        """Bytes that the stream may queue; one that gets 0 is told when there are some."""
+        room = self._room(stream)
+        if room > 0:
+            return room
+        stream.wants_room = True
+        if self._outbox.pending >= self._settings.total_send_queue:
+            self._starved[stream.stream_id] = stream
+        return 0
+
+    def _room(self, stream: Stream) -> int:
+        return min(
+            min(stream.send_window, self._settings.send_queue) - stream.pending_size,
+            self._settings.total_send_queue - self._outbox.pending,
+        )
+
+    def offer_room(self, stream: Stream) -> None:
+        """Tell a stream that asked, as soon as half its queue is free."""
+        low = stream.pending_size <= self._settings.send_queue // 2
+        if stream.wants_room and low and self._room(stream) > 0:
+            stream.wants_room = False
+            self._starved.pop(stream.stream_id, None)
+            self.events.append(events.RoomAvailable(stream.stream_id))
+
+    def served(self) -> None:
+        """Data went out: room for some, and the end of those that had only this to say."""
+        for stream in self._outbox.served.values():
+            self.offer_room(stream)
+            self.close_if_done(stream)
+        self._outbox.served.clear()
+        if self._starved and self._outbox.pending <= self._settings.total_send_queue // 2:
+            starved, self._starved = self._starved, {}
+            for stream in starved.values():
+                self.offer_room(stream)
+
+    # --- Ending ------------------------------------------------------------------------------
+
+    def linger(self, stream: Stream, until: float) -> None:
+        """Nobody reads the stream any more; reset it at `until` if the peer has not ended it."""
+        stream.deaf = True
+        self._lingering[stream.stream_id] = until
+
+    @property
+    def deadline(self) -> float | None:
+        """When the first lingering stream is due."""
+        return next(iter(self._lingering.values()), None)
+
+    def end_lingering(self, now: float) -> None:
+        """Reset the streams whose time is over."""
+        for stream_id in [key for key, until in self._lingering.items() if until <= now]:
+            self.reset(self._streams[stream_id], 0)
+            self.events.append(events.StreamReset(stream_id, 0))
+
+    def ended_by_peer(self, stream: Stream) -> None:
+        """The peer's FIN, and all before it, has come."""
+        stream.apply(Input.RECEIVE_FIN)
+        self._outbox.retract_credit(stream)
+        self._lingering.pop(stream.stream_id, None)
+        self.events.append(events.StreamEOF(stream.stream_id))
+        self.close_if_done(stream)
+
+    def reset_by_peer(self, stream: Stream, code: int) -> None:
+        """The peer's RST has come: over, whatever waits."""
+        stream.apply(Input.RECEIVE_RST)
+        self._forget(stream)
+        self.events.append(events.StreamReset(stream.stream_id, code))
+
+    def reset(self, stream: Stream, code: int) -> None:
+        """End a stream from this side."""
+        self._forget(stream)
+        stream.state = State.RESET
+        stream.reset_code = code
+        self._outbox.reset(stream)
+
+    def close_if_done(self, stream: Stream) -> None:
+        """Over, if both directions have ended and nothing is left to say."""
+        if stream.state is State.CLOSED and not stream.fin and stream.stream_id in self._streams:
+            self._forget(stream)
+            self.events.append(events.StreamClosed(stream.stream_id))
+
+    def _forget(self, stream: Stream) -> None:
+        del self._streams[stream.stream_id]
+        self._outbox.forget(stream)
+        self._windows.release(stream)
+        self._starved.pop(stream.stream_id, None)
+        self._lingering.pop(stream.stream_id, None)
+        if stream.outbound:
+            self._outbound -= 1
+            self._unacknowledged -= not stream.acknowledged
+            self._offer_streams()
+        else:
+            self._inbound -= 1
