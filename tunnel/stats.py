@@ -9,35 +9,34 @@ import attrs
 class Counters:
     """What one proxy has carried; bytes move while a connection lives.
 
-    `bytes_sent` go towards the visitor, `bytes_received` come from it.
+    `delivered` bytes came through the tunnel and went into a socket, `read` bytes the other way.
+    On the server that socket is the visitor's, on the client the local service's.
     """
 
-    active_connections: int = 0
-    total_connections: int = 0
-    bytes_sent: int = 0
-    bytes_received: int = 0
+    active: int = 0
+    total: int = 0
+    delivered: int = 0
+    read: int = 0
 
     def opened(self) -> None:
         """Count a connection that begins."""
-        self.active_connections += 1
-        self.total_connections += 1
+        self.active += 1
+        self.total += 1
 
     def closed(self) -> None:
         """Count a connection that ended."""
-        self.active_connections -= 1
+        self.active -= 1
 
     def statistics(self) -> CountersStatistics:
         """The numbers now."""
-        return CountersStatistics(
-            self.active_connections, self.total_connections, self.bytes_sent, self.bytes_received
-        )
+        return CountersStatistics(self.active, self.total, self.delivered, self.read)
 
 
 @attrs.frozen
 class CountersStatistics:
     """A snapshot of `Counters`."""
 
-    active_connections: int
-    total_connections: int
-    bytes_sent: int
-    bytes_received: int
+    active: int
+    total: int
+    delivered: int
+    read: int

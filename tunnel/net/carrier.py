@@ -1,0 +1,114 @@
+"""What carries sockets over a link. Two kinds, one interface; nothing above knows which it is."""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import socket
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+
+from tunnel.model import ResetCode
+from tunnel.stats import Counters
+
+if TYPE_CHECKING:
+    from tunnel.net.link import Link
+
+logger = logging.getLogger(__name__)
+
+
+@attrs.frozen(slots=True)
+class Visit:
+    """One visitor's connection, as far as counting and logging go."""
+
+    proxy: str
+    connection_id: str
+    counters: Counters
+    #: What a failure of the socket means to the other side.
+    failure: ResetCode
+
+    def begin(self) -> None:
+        """The socket is carried from now on."""
+        self.counters.opened()
+
+    def end(self, code: ResetCode | None) -> None:
+        """It is over: cleanly if `code` is None."""
+        self.counters.closed()
+        if logger.isEnabledFor(logging.DEBUG):
+            how = "finished" if code is None else code.text
+            logger.debug(
+                "Connection ended",
+                extra={"proxy": self.proxy, "connection": self.connection_id, "how": how},
+            )
+
+
+class Carrier(ABC):
+    """Carries bytes between sockets and streams, and owns those sockets."""
+
+    def __init__(self, link: Link) -> None:
+        self.link = link
+        self.count = 0
+        self._idle = trio.Event()
+
+    @abstractmethod
+    async def run(self) -> None:
+        """Carry until cancelled; then every socket is closed, with a reset."""
+
+    @abstractmethod
+    def adopt(
+        self,
+        sock: socket.socket,
+        stream_id: int,
+        visit: Visit,
+        *,
+        parked: bytes | bytearray = b"",
+        finished: bool = False,
+    ) -> None:
+        """Carry a connected, non-blocking socket as the local end of a stream from now on.
+
+        Args:
+          sock: owned by the carrier from here.
+          stream_id: an open stream of the link.
+          visit: who it is.
+          parked: bytes of the stream that came before the socket was there.
+          finished: the peer's end of the stream has come as well.
+        """
+
+    def started(self) -> None:
+        """One connection more."""
+        self.count += 1
+
+    def ended(self) -> None:
+        """One connection less."""
+        self.count -= 1
+        if not self.count:
+            self._idle.set()
+
+    async def wait_idle(self) -> None:
+        """Wait until no connection is carried."""
+        while self.count:
+            self._idle = trio.Event()
+            await self._idle.wait()
+
+
+def make_carrier(link: Link, kind: str | None) -> Carrier:
+    """The carrier of that name; the best that the platform has if there is none.
+
+    `TLS_TUNNEL_CARRIER=relay` in the environment does without the hub, for comparison.
+    """
+    kind = kind or os.environ.get("TLS_TUNNEL_CARRIER")
+    if kind is None:
+        kind = "hub" if hasattr(select, "epoll") else "relay"
+    if kind == "hub":
+        from tunnel.net.hub import Hub
+
+        return Hub(link)
+    if kind == "relay":
+        from tunnel.net.relay import Relay
+
+        return Relay(link)
+    raise ValueError(f"TLS_TUNNEL_CARRIER is {kind!r}; it can be 'hub' or 'relay'")

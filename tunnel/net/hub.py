@@ -1,0 +1,265 @@
+"""The fast carrier: one task for all TCP connections of a link, with one nested epoll.
+
+An epoll descriptor can itself be waited for. So Trio waits for one descriptor, and one turn of
+`_serve` reads and sends on every socket that is ready, by plain method calls; then the link is
+flushed once. A connection is a small object, not a task: it costs neither a task switch an event
+nor a nursery. The sockets belong to this task: when it ends, they are closed.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+from typing import TYPE_CHECKING
+
+import trio
+
+from tunnel import limits
+from tunnel.model import ResetCode
+from tunnel.net.carrier import Carrier, Visit
+from tunnel.net.endpoint import Endpoint
+from tunnel.net.transport import finish_on_close, reset_on_close
+
+if TYPE_CHECKING:
+    from tunnel.net.link import Link
+
+_IN = select.EPOLLIN
+_OUT = select.EPOLLOUT
+_ERR = select.EPOLLERR
+_HUP = select.EPOLLHUP
+
+
+class Hub(Carrier):
+    """One nested epoll and the sockets in it."""
+
+    def __init__(self, link: Link) -> None:
+        super().__init__(link)
+        self._epoll = select.epoll()
+        self._sockets: dict[int, SocketEndpoint] = {}
+
+    async def run(self) -> None:
+        """See `Carrier`."""
+        try:
+            while True:
+                await trio.lowlevel.wait_readable(self._epoll.fileno())
+                self._serve()
+                self.link.flush()
+        finally:
+            self._epoll.close()
+            for endpoint in list(self._sockets.values()):
+                endpoint.fail(ResetCode.LINK_LOST)
+
+    def _serve(self) -> None:
+        """One turn: whatever is ready, each socket once."""
+        for descriptor, events in self._epoll.poll(0, limits.POLL_BURST):
+            # One that was closed earlier in this turn is not in the table any more.
+            endpoint = self._sockets.get(descriptor)
+            if endpoint is not None:
+                endpoint.ready(events)
+
+    def adopt(
+        self,
+        sock: socket.socket,
+        stream_id: int,
+        visit: Visit,
+        *,
+        parked: bytes | bytearray = b"",
+        finished: bool = False,
+    ) -> None:
+        """See `Carrier`."""
+        reset_on_close(sock)
+        if self._epoll.closed:
+            sock.close()
+            return
+        endpoint = SocketEndpoint(self, sock, stream_id, visit)
+        self._sockets[sock.fileno()] = endpoint
+        self._epoll.register(sock.fileno(), _IN)
+        self.started()
+        visit.begin()
+        self.link.attach(stream_id, endpoint)
+        if parked and (taken := endpoint.deliver(memoryview(parked))):
+            self.link.consumed(stream_id, taken)
+        if finished:
+            endpoint.finish()
+
+    def watch(self, descriptor: int, old: int | None, new: int | None) -> None:
+        """Change what a socket is watched for; None is not even for errors."""
+        if self._epoll.closed or old == new:
+            return
+        if new is None:
+            self._epoll.unregister(descriptor)
+        elif old is None:
+            self._epoll.register(descriptor, new)
+        else:
+            self._epoll.modify(descriptor, new)
+
+    def drop(self, descriptor: int) -> None:
+        """A socket is about to be closed."""
+        del self._sockets[descriptor]
+        self.ended()
+
+
+class SocketEndpoint(Endpoint):
+    """A TCP connection as the local end of a stream.
+
+    Closing the socket resets the connection until both directions have ended cleanly, so that
+    whatever goes wrong, up to the death of the process, looks wrong to whoever is connected.
+    """
+
+    __slots__ = (
+        "_hub",
+        "_link",
+        "_mask",
+        "_parked",
+        "_peer_finished",
+        "_read_all",
+        "_shut",
+        "_sock",
+        "_stream_id",
+        "_visit",
+    )
+
+    def __init__(self, hub: Hub, sock: socket.socket, stream_id: int, visit: Visit) -> None:
+        self._hub = hub
+        self._link = hub.link
+        self._sock = sock
+        self._stream_id = stream_id
+        self._visit = visit
+        #: What epoll watches the socket for; None if it is not registered.
+        self._mask: int | None = _IN
+        #: Bytes of the stream that the socket has not taken.
+        self._parked: bytearray | None = None
+        self._peer_finished = False
+        self._read_all = False
+        self._shut = False
+
+    # --- From the socket ---------------------------------------------------------------------
+
+    def ready(self, events: int) -> None:
+        """Epoll says that something can be done."""
+        if events & _ERR:
+            self.fail(self._visit.failure)
+            return
+        if events & _OUT:
+            self._send_parked()
+        if self._sock.fileno() < 0:
+            return
+        if events & _IN:
+            self._read()
+        elif events & _HUP:
+            # Reported whether asked for or not, again and again: look away until there is room.
+            self._watch(None)
+
+    def _read(self) -> None:
+        room = self._link.room(self._stream_id)
+        if not room:
+            self._stop_watching(_IN)  # `resume` watches again
+            return
+        try:
+            data = self._sock.recv(min(room, limits.READ_CHUNK))
+        except BlockingIOError:
+            return
+        except OSError:
+            self.fail(self._visit.failure)
+            return
+        if data:
+            self._visit.counters.read += len(data)
+            self._link.send(self._stream_id, data)
+        else:
+            self._read_all = True
+            self._link.send_eof(self._stream_id)
+            self._stop_watching(_IN)
+            self._close_if_done()
+
+    def resume(self) -> None:
+        """See `Endpoint`."""
+        if not self._read_all:
+            self._watch((self._mask or 0) | _IN)
+
+    # --- To the socket -----------------------------------------------------------------------
+
+    def deliver(self, data: memoryview) -> int:
+        """See `Endpoint`: straight into the socket, the rest is parked."""
+        if self._parked is not None:
+            self._parked += data
+            return 0
+        sent = self._send(data)
+        if sent < len(data) and self._sock.fileno() >= 0:
+            self._parked = bytearray(data[sent:])
+            self._watch((self._mask or 0) | _OUT)
+        return sent
+
+    def _send_parked(self) -> None:
+        if self._parked is None:
+            return
+        with memoryview(self._parked) as view:
+            sent = self._send(view)
+        if not sent:
+            return
+        self._link.consumed(self._stream_id, sent)
+        del self._parked[:sent]
+        if not self._parked:
+            self._parked = None
+            self._stop_watching(_OUT)
+            if self._peer_finished:
+                self._shut_down()
+
+    def _send(self, data: memoryview) -> int:
+        try:
+            sent = self._sock.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            self.fail(self._visit.failure)
+            return 0
+        self._visit.counters.delivered += sent
+        return sent
+
+    # --- Ends --------------------------------------------------------------------------------
+
+    def finish(self) -> None:
+        """See `Endpoint`: the FIN goes to the socket behind what is parked."""
+        self._peer_finished = True
+        if self._parked is None and self._sock.fileno() >= 0:
+            self._shut_down()
+
+    def _shut_down(self) -> None:
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.fail(self._visit.failure)
+            return
+        self._shut = True
+        self._close_if_done()
+
+    def _close_if_done(self) -> None:
+        if self._read_all and self._shut:
+            finish_on_close(self._sock)
+            self._link.detach(self._stream_id)
+            self._close(None)
+
+    def reset(self, code: int) -> None:
+        """See `Endpoint`: a reset stays a reset."""
+        if self._sock.fileno() >= 0:
+            self._close(ResetCode.of(code))
+
+    def fail(self, code: ResetCode) -> None:
+        """The socket broke, or the hub ends: reset both the stream and the socket."""
+        self._link.reset(self._stream_id, code)
+        self._close(code)
+
+    def _close(self, code: ResetCode | None) -> None:
+        self._watch(None)
+        self._hub.drop(self._sock.fileno())
+        self._sock.close()
+        self._visit.end(code)
+
+    # --- What epoll watches ------------------------------------------------------------------
+
+    def _stop_watching(self, flag: int) -> None:
+        if self._mask is not None:
+            self._watch(self._mask & ~flag)
+
+    def _watch(self, mask: int | None) -> None:
+        self._hub.watch(self._sock.fileno(), self._mask, mask)
+        self._mask = mask

@@ -1,0 +1,315 @@
+"""The link: a Yamux session on Trio, over one TLS connection.
+
+Three tasks and no more, however many streams there are: a reader, a writer that works only when
+the kernel does not take a whole batch at once, and a timekeeper. The reader never waits for
+anybody: what a slow visitor does not take is parked with that visitor, within its window.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TypeAlias
+
+import trio
+
+from tunnel import limits
+from tunnel.errors import LinkLost, RemoteProtocolError
+from tunnel.model import ResetCode
+from tunnel.net.carrier import Carrier, make_carrier
+from tunnel.net.endpoint import Endpoint
+from tunnel.net.muxstream import MuxStream
+from tunnel.net.scratch import scratch
+from tunnel.net.tls import TlsStream
+from tunnel.yamux import (
+    CLOSED,
+    NEED_DATA,
+    Connection,
+    ConnectionLost,
+    DataReceived,
+    Event,
+    GoAwayReceived,
+    KeepaliveTimeout,
+    Role,
+    RoomAvailable,
+    Settings,
+    StreamClosed,
+    StreamEOF,
+    StreamOpened,
+    StreamReset,
+    StreamsAvailable,
+)
+
+logger = logging.getLogger(__name__)
+
+#: Finer than debug: frames, without payload.
+TRACE = 5
+
+#: Gives the local end of a stream that the peer opened, or None to refuse it.
+Accept: TypeAlias = Callable[["Link", int], Endpoint | None]
+
+
+class Link:
+    """A Yamux session and the local ends of its streams.
+
+    Args:
+      tls: where it runs; it is closed when `run` ends.
+      role: who dialled.
+      settings: the engine's limits.
+      accept: called for every stream that the peer opens.
+      carrier: what carries sockets: "hub", "relay", or None for the best there is.
+      early: bytes that were read past the handshake.
+    """
+
+    def __init__(
+        self,
+        tls: TlsStream,
+        role: Role,
+        settings: Settings,
+        accept: Accept,
+        *,
+        carrier: str | None = None,
+        early: bytes = b"",
+    ) -> None:
+        trace = _trace if logger.isEnabledFor(TRACE) else None
+        self._tls = tls
+        self._engine = Connection(role, settings, now=trio.current_time(), trace=trace)
+        self._accept = accept
+        self._early = early
+        self._endpoints: dict[int, Endpoint] = {}
+        self._blocked = trio.Event()
+        self._streams_available = trio.Event()
+        self._scope = trio.CancelScope()
+        self._lost: str | None = None
+        self._mute = False
+        self.carrier: Carrier = make_carrier(self, carrier)
+
+    # --- Life --------------------------------------------------------------------------------
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Carry streams until the link is lost; every socket that it carries is closed by then.
+
+        Cancelled, it says goodbye to the peer first, for `limits.GOODBYE` seconds at most.
+
+        Raises:
+          LinkLost: the peer went, fell silent, or broke the protocol; or `lose` was called.
+        """
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._read)
+                    nursery.start_soon(self._write)
+                    nursery.start_soon(self._keep_time)
+                    nursery.start_soon(self.carrier.run)
+                    task_status.started()
+        finally:
+            self._reset_all()
+            if self._lost is None:
+                await self._say_goodbye()
+            self._tls.abort()
+        raise LinkLost(self._lost or "ended")
+
+    def lose(self, reason: str) -> None:
+        """End the link; the first reason counts. Nothing more is sent."""
+        if self._lost is None:
+            self._lost = reason
+        self._scope.cancel()
+
+    def _reset_all(self) -> None:
+        while self._endpoints:
+            _, endpoint = self._endpoints.popitem()
+            endpoint.reset(ResetCode.LINK_LOST)
+
+    async def _say_goodbye(self) -> None:
+        with trio.move_on_after(limits.GOODBYE, shield=True):
+            self._engine.close()
+            self.flush()
+            await self._tls.aclose()
+
+    async def _read(self) -> None:
+        plain = scratch().plain
+        self._receive(self._early)
+        try:
+            while size := await self._tls.read_into(plain):
+                self._receive(plain[:size])
+                self.flush()
+                if size == len(plain):
+                    await trio.lowlevel.checkpoint()  # there is more: others get a turn first
+            self._engine.receive_data(b"", trio.current_time())
+            self._tell()
+        except trio.BrokenResourceError as error:
+            self.lose(str(error))
+        except RemoteProtocolError as error:
+            self.flush()
+            self.lose(f"protocol error: {error}")
+
+    def _receive(self, data: memoryview | bytes) -> None:
+        if data:
+            self._engine.receive_data(data, trio.current_time())
+            self._tell()
+
+    async def _write(self) -> None:
+        while True:
+            await self._blocked.wait()
+            self._blocked = trio.Event()
+            try:
+                await self._tls.drain()
+            except trio.BrokenResourceError as error:
+                self._fall_silent(error)
+            self.flush()
+
+    async def _keep_time(self) -> None:
+        while True:
+            now = trio.current_time()
+            deadline = self._engine.next_deadline()
+            tick = now + limits.TIMER_TICK
+            await trio.sleep_until(tick if deadline is None else min(deadline, tick))
+            self._engine.heard(self._tls.heard_at)
+            self._engine.on_timer(trio.current_time())
+            self.flush()
+
+    # --- Sending -----------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Put on the wire what is due, as far as the kernel takes it now; the writer does the rest.
+
+        Call it once after a batch of other calls.
+        """
+        try:
+            while not (self._mute or self._tls.blocked):
+                parts = self._engine.data_to_send(trio.current_time(), limits.BATCH)
+                if not parts:
+                    break
+                self._tls.send_nowait(b"".join(parts))
+        except trio.BrokenResourceError as error:
+            self._fall_silent(error)
+        if self._tls.blocked and not self._mute:
+            self._blocked.set()
+        self._tell()
+
+    def _fall_silent(self, error: Exception) -> None:
+        """Nothing can be sent any more. What came in before is still read, it may say why."""
+        logger.debug("Link cannot send", extra={"error": str(error)})
+        self._mute = True
+
+    # --- Telling -----------------------------------------------------------------------------
+
+    def _tell(self) -> None:
+        engine = self._engine
+        while (event := engine.next_event()) is not NEED_DATA and event is not CLOSED:
+            if type(event) is DataReceived:
+                endpoint = self._endpoints.get(event.stream_id)
+                if endpoint is not None and (taken := endpoint.deliver(event.data)):
+                    engine.consumed(event.stream_id, taken, trio.current_time())
+            else:
+                self._tell_rare(event)
+
+    def _tell_rare(self, event: Event) -> None:
+        match event:
+            case StreamOpened(stream_id):
+                self._open_for_peer(stream_id)
+            case StreamEOF(stream_id):
+                if endpoint := self._endpoints.get(stream_id):
+                    endpoint.finish()
+            case RoomAvailable(stream_id):
+                if endpoint := self._endpoints.get(stream_id):
+                    endpoint.resume()
+            case StreamReset(stream_id, code):
+                if endpoint := self._endpoints.pop(stream_id, None):
+                    endpoint.reset(code)
+            case StreamClosed(stream_id):
+                self._endpoints.pop(stream_id, None)
+            case StreamsAvailable():
+                self._streams_available.set()
+            case GoAwayReceived(code) if code:
+                self.lose(f"the other side ended the session with code {code}")
+            case KeepaliveTimeout():
+                self.lose("no sign of life")
+            case ConnectionLost(clean):
+                self.lose("closed by the other side" if clean else "cut in the middle of a frame")
+
+    def _open_for_peer(self, stream_id: int) -> None:
+        endpoint = self._accept(self, stream_id)
+        if endpoint is None:
+            self._engine.reset_stream(stream_id, ResetCode.LIMIT)
+        else:
+            self._endpoints[stream_id] = endpoint
+            self._engine.accept_stream(stream_id)
+
+    # --- Streams: what endpoints and listeners use -------------------------------------------
+
+    @property
+    def rtt(self) -> float | None:
+        """The last measured round trip, in seconds."""
+        return self._engine.rtt
+
+    @property
+    def stream_count(self) -> int:
+        """Streams that are not over."""
+        return self._engine.stream_count
+
+    def can_open(self) -> bool:
+        """True if a stream can be opened now."""
+        return self._engine.can_open()
+
+    async def wait_can_open(self) -> None:
+        """Wait until a stream can be opened. Not a checkpoint if one can be opened now."""
+        while not self._engine.can_open():
+            self._streams_available = trio.Event()
+            await self._streams_available.wait()
+
+    def open_stream(self) -> int:
+        """Open a stream; `attach` its local end next.
+
+        Raises:
+          LocalProtocolError: none can be opened now, see `wait_can_open`.
+        """
+        return self._engine.open_stream()
+
+    def attach(self, stream_id: int, endpoint: Endpoint) -> None:
+        """Make `endpoint` the local end of a stream, in place of another if there is one."""
+        self._endpoints[stream_id] = endpoint
+
+    def detach(self, stream_id: int) -> None:
+        """The local end is done with the stream; what still happens to it concerns nobody."""
+        self._endpoints.pop(stream_id, None)
+
+    def room(self, stream_id: int) -> int:
+        """How many bytes may be sent now; after 0, `Endpoint.resume` is called when it is more."""
+        return self._engine.room(stream_id)
+
+    def send(self, stream_id: int, data: bytes | bytearray | memoryview) -> None:
+        """Queue bytes; they must not change until they were sent."""
+        self._engine.send_data(stream_id, data)
+
+    def send_eof(self, stream_id: int) -> None:
+        """Say, behind what is queued, that no more will come."""
+        self._engine.send_eof(stream_id)
+
+    def consumed(self, stream_id: int, size: int) -> None:
+        """Bytes that `deliver` had not taken were handed on now."""
+        self._engine.consumed(stream_id, size, trio.current_time())
+
+    def reset(self, stream_id: int, code: int) -> None:
+        """End a stream at once, and detach its local end without telling it."""
+        self._endpoints.pop(stream_id, None)
+        self._engine.reset_stream(stream_id, code)
+
+    def stop_reading(self, stream_id: int) -> None:
+        """Nobody reads the stream any more: what still comes resets it."""
+        self._engine.stop_reading(stream_id, trio.current_time())
+
+    def open_mux_stream(self) -> MuxStream:
+        """Open a stream that is used as a Trio stream."""
+        stream = MuxStream(self, self.open_stream())
+        self.attach(stream.stream_id, stream.endpoint)
+        return stream
+
+    @property
+    def lost(self) -> bool:
+        """True once the link is lost, or about to be."""
+        return self._lost is not None
+
+
+def _trace(direction: str, frame: str) -> None:
+    logger.log(TRACE, "Frame", extra={"direction": direction, "frame": frame})

@@ -1,0 +1,123 @@
+"""Listening: binding an address, and accepting in bursts."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+import sys
+from collections.abc import Iterator
+
+import trio
+
+from tunnel import limits
+from tunnel.model import ANY
+from tunnel.net.transport import prepare
+
+logger = logging.getLogger(__name__)
+
+#: What a machine without IPv6 (or without IPv4) answers.
+_NO_SUCH_FAMILY = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT}
+#: The process, or the machine, has no descriptor or memory left; this passes.
+_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_EVERYWHERE = ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::"))  # noqa: S104  # asked for
+#: How often another port is tried if one that is free on IPv4 is taken on IPv6.
+_PORT_TRIES = 10
+
+
+def open_listeners(host: str, port: int) -> list[socket.socket]:
+    """Bind and listen, with `SO_REUSEADDR` and without `SO_REUSEPORT`.
+
+    Args:
+      host: a literal IPv4 or IPv6 address, or "*" for every address of the machine: then there are
+        two sockets, one for each family that the machine has, with the same port.
+      port: 0 for any free one.
+
+    Raises:
+      OSError: it cannot be bound; nothing is left open.
+    """
+    if host != ANY:
+        return [_listen(socket.AF_INET6 if ":" in host else socket.AF_INET, host, port)]
+    for _ in range(_PORT_TRIES if port == 0 else 1):
+        try:
+            return _listen_everywhere(port)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            busy = error
+    raise busy
+
+
+def _listen_everywhere(port: int) -> list[socket.socket]:
+    listeners: list[socket.socket] = []
+    missing: OSError | None = None
+    for family, host in _EVERYWHERE:
+        try:
+            listeners.append(_listen(family, host, port))
+        except OSError as error:
+            if error.errno not in _NO_SUCH_FAMILY:
+                close_all(listeners)
+                raise
+            missing = error
+        else:
+            port = listeners[0].getsockname()[1]
+    if not listeners and missing is not None:
+        raise missing
+    return listeners
+
+
+def _listen(family: socket.AddressFamily, host: str, port: int) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        if sys.platform == "win32":
+            # There SO_REUSEADDR would let another program take the port as well.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+        else:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind((host, port))
+        sock.listen(limits.LISTEN_BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def close_all(listeners: list[socket.socket]) -> None:
+    """Stop listening; whoever waits for one of them gets `ClosedResourceError`."""
+    for listener in listeners:
+        if listener.fileno() >= 0:
+            trio.lowlevel.notify_closing(listener)
+            listener.close()
+
+
+async def wait_connection(listener: socket.socket) -> None:
+    """Wait until somebody connects."""
+    await trio.lowlevel.wait_readable(listener)
+
+
+def accept_burst(listener: socket.socket) -> Iterator[socket.socket]:
+    """The connections that wait now, at most `limits.ACCEPT_BURST` of them, ready for use.
+
+    Raises:
+      OSError: the process has no descriptor left (see `exhausted`); more may wait.
+    """
+    for _ in range(limits.ACCEPT_BURST):
+        try:
+            sock, _address = listener.accept()
+            prepare(sock)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            if exhausted(error):
+                raise
+            # This one went before it was accepted (accept(2), "Error handling"); on to the next.
+            continue
+        yield sock
+
+
+def exhausted(error: OSError) -> bool:
+    """True if the error says that descriptors or memory have run out."""
+    return error.errno in _EXHAUSTED

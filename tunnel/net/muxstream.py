@@ -1,0 +1,184 @@
+"""A stream of the link as a Trio stream: for the control channel, for handlers, for the relay."""
+
+from __future__ import annotations
+
+import operator
+from typing import TYPE_CHECKING, final
+
+import trio
+
+from tunnel.model import ResetCode
+from tunnel.net.endpoint import Endpoint
+from tunnel.net.onetask import OneTask
+
+if TYPE_CHECKING:
+    from tunnel.net.link import Link
+
+
+class StreamEndpoint(Endpoint):
+    """Keeps what came until somebody asks for it; the peer's window bounds that."""
+
+    __slots__ = ("arrived", "buffer", "ended", "reset_code", "roomy")
+
+    def __init__(self) -> None:
+        self.buffer = bytearray()
+        self.ended = False
+        self.reset_code: int | None = None
+        self.arrived = trio.Event()
+        self.roomy = trio.Event()
+
+    def deliver(self, data: memoryview) -> int:
+        """See `Endpoint`: all of it is kept, none handed on yet."""
+        self.buffer += data
+        self.arrived.set()
+        return 0
+
+    def finish(self) -> None:
+        """See `Endpoint`."""
+        self.ended = True
+        self.arrived.set()
+
+    def reset(self, code: int) -> None:
+        """See `Endpoint`."""
+        self.reset_code = code
+        self.wake()
+
+    def resume(self) -> None:
+        """See `Endpoint`."""
+        self.roomy.set()
+
+    def wake(self) -> None:
+        """Whoever waits looks again."""
+        self.arrived.set()
+        self.roomy.set()
+
+
+@final
+class MuxStream(trio.abc.HalfCloseableStream):
+    """One stream of a link.
+
+    `aclose` ends the stream cleanly if everything that came was read, else it resets it; what
+    comes after it resets the stream too, since Yamux cannot say "I read no more" in another way.
+    A `send_all` that was cancelled may have sent some, all or none; after it `aclose` resets, so
+    that half a message never looks like a whole one. Cancelling `receive_some` loses nothing.
+    """
+
+    def __init__(self, link: Link, stream_id: int) -> None:
+        self.stream_id = stream_id
+        self.endpoint = StreamEndpoint()
+        self._link = link
+        self._closed = False
+        self._eof_sent = False
+        self._torn = False
+        self._sending = OneTask("another task sends on this stream")
+        self._receiving = OneTask("another task reads this stream")
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """See `trio.abc.SendStream`. Returns when the link has taken everything."""
+        with self._sending:
+            await trio.lowlevel.checkpoint()
+            # The link keeps what it is given until that was sent; a bytearray could change.
+            rest = memoryview(data if isinstance(data, bytes) else bytes(data))
+            self._check_can_send()
+            self._torn = True
+            while rest:
+                room = await self._room()
+                self._link.send(self.stream_id, rest[:room])
+                rest = rest[room:]
+                self._link.flush()
+            self._torn = False
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """See `trio.abc.SendStream`."""
+        with self._sending:
+            await trio.lowlevel.checkpoint()
+            self._check_can_send()
+            await self._room()
+
+    async def _room(self) -> int:
+        while not (room := self._link.room(self.stream_id)):
+            self._check_can_send()
+            self.endpoint.roomy = trio.Event()
+            await self.endpoint.roomy.wait()
+        self._check_can_send()
+        return room
+
+    async def send_eof(self) -> None:
+        """See `trio.abc.HalfCloseableStream`."""
+        with self._sending:
+            await trio.lowlevel.checkpoint()
+            if self._closed:
+                raise trio.ClosedResourceError("this end was closed")
+            self._send_eof()
+            self._link.flush()
+
+    def _send_eof(self) -> None:
+        if not self._eof_sent and self.endpoint.reset_code is None:
+            self._eof_sent = True
+            self._link.send_eof(self.stream_id)
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """See `trio.abc.ReceiveStream`."""
+        if max_bytes is not None and operator.index(max_bytes) < 1:
+            raise ValueError("max_bytes must be at least 1")
+        with self._receiving:
+            await trio.lowlevel.checkpoint()
+            self._check_open()
+            while not self.endpoint.buffer:
+                if self.endpoint.reset_code is not None:
+                    raise self._broken()
+                if self.endpoint.ended:
+                    return b""
+                self.endpoint.arrived = trio.Event()
+                await self.endpoint.arrived.wait()
+                self._check_open()
+            return self._take(max_bytes)
+
+    def _take(self, max_bytes: int | None) -> bytes:
+        buffer = self.endpoint.buffer
+        data = bytes(buffer[:max_bytes])
+        del buffer[: len(data)]
+        self._link.consumed(self.stream_id, len(data))
+        self._link.flush()
+        return data
+
+    def reset(self, code: ResetCode) -> None:
+        """End both directions at once and tell the peer why."""
+        self._closed = True
+        if self.endpoint.reset_code is None:
+            self._link.reset(self.stream_id, code)
+            self._link.flush()
+        self.endpoint.wake()
+
+    async def aclose(self) -> None:
+        """See `trio.abc.AsyncResource`, and above."""
+        if not self._closed:
+            if self._torn or self.endpoint.buffer:
+                self.reset(ResetCode.CANCELLED)
+            else:
+                self._close()
+        await trio.lowlevel.checkpoint()
+
+    def _close(self) -> None:
+        self._closed = True
+        self._send_eof()
+        if not self.endpoint.ended:
+            self._link.stop_reading(self.stream_id)
+        self._link.detach(self.stream_id)
+        self._link.flush()
+        self.endpoint.wake()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise trio.ClosedResourceError("this end was closed")
+
+    def _check_can_send(self) -> None:
+        self._check_open()
+        if self._eof_sent:
+            raise trio.ClosedResourceError("this end has said that no more would come")
+        if self.endpoint.reset_code is not None:
+            raise self._broken()
+
+    def _broken(self) -> trio.BrokenResourceError:
+        code = ResetCode.of(self.endpoint.reset_code or 0)
+        return trio.BrokenResourceError(f"stream reset: {code.text}")

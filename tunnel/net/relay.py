@@ -1,0 +1,103 @@
+"""The plain carrier: two tasks a connection, for platforms without epoll."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+import trio
+
+from tunnel import limits
+from tunnel.model import ResetCode
+from tunnel.net.carrier import Carrier, Visit
+from tunnel.net.muxstream import MuxStream
+from tunnel.net.transport import finish_on_close, reset_on_close
+
+if TYPE_CHECKING:
+    from tunnel.net.link import Link
+
+
+class Relay(Carrier):
+    """A nursery with a child for every connection."""
+
+    def __init__(self, link: Link) -> None:
+        super().__init__(link)
+        self._nursery: trio.Nursery | None = None
+        self._waiting: list[tuple[socket.socket, MuxStream, Visit]] = []
+
+    async def run(self) -> None:
+        """See `Carrier`."""
+        try:
+            async with trio.open_nursery() as self._nursery:
+                for early in self._waiting:
+                    self._nursery.start_soon(self._carry, *early)
+                self._waiting.clear()
+                await trio.sleep_forever()
+        finally:
+            for sock, _, _ in self._waiting:
+                sock.close()
+
+    def adopt(
+        self,
+        sock: socket.socket,
+        stream_id: int,
+        visit: Visit,
+        *,
+        parked: bytes | bytearray = b"",
+        finished: bool = False,
+    ) -> None:
+        """See `Carrier`."""
+        reset_on_close(sock)
+        stream = MuxStream(self.link, stream_id)
+        self.link.attach(stream_id, stream.endpoint)
+        stream.endpoint.buffer += parked
+        stream.endpoint.ended = finished
+        self.started()
+        visit.begin()
+        if self._nursery is None:
+            self._waiting.append((sock, stream, visit))
+        else:
+            self._nursery.start_soon(self._carry, sock, stream, visit)
+
+    async def _carry(self, sock: socket.socket, stream: MuxStream, visit: Visit) -> None:
+        code: ResetCode | None = ResetCode.LINK_LOST
+        try:
+            code = await _relay(stream, sock, visit)
+        finally:
+            if code is None:
+                finish_on_close(sock)
+                self.link.detach(stream.stream_id)
+            else:
+                stream.reset(code)
+            trio.lowlevel.notify_closing(sock)
+            sock.close()
+            visit.end(code)
+            self.ended()
+
+
+async def _relay(stream: MuxStream, sock: socket.socket, visit: Visit) -> ResetCode | None:
+    """Carry both directions, each to its own end; None if both ended cleanly, else why not."""
+    local = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+    counters = visit.counters
+
+    async def outward() -> None:
+        while data := await stream.receive_some():
+            await local.send_all(data)
+            counters.delivered += len(data)
+        await local.send_eof()
+
+    async def inward() -> None:
+        while data := await local.receive_some(limits.READ_CHUNK):
+            counters.read += len(data)
+            await stream.send_all(data)
+        await stream.send_eof()
+
+    code: ResetCode | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(outward)
+            nursery.start_soon(inward)
+    except* trio.BrokenResourceError:
+        by_peer = stream.endpoint.reset_code
+        code = visit.failure if by_peer is None else ResetCode.of(by_peer)
+    return code

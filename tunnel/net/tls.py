@@ -1,0 +1,259 @@
+"""TLS over a transport, many records a pass.
+
+`trio.SSLStream` hands out one record (16 KiB at most) for each checkpoint and allocates each
+time. Here one read from the kernel is decrypted record after record into a buffer that is used
+again, and a batch is encrypted and sent without a task switch where the kernel takes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import operator
+import ssl
+
+import trio
+
+from tunnel import limits
+from tunnel.net.onetask import OneTask
+from tunnel.net.scratch import scratch
+from tunnel.net.transport import Transport
+
+
+class TlsStream(trio.abc.Stream):
+    """A TLS connection. One task may read and one may send at a time.
+
+    The end of TCP without TLS's own goodbye is `BrokenResourceError`, not an end: what came may be
+    less than what was sent.
+
+    Cancelling `send_all` leaves the stream unable to send; cancelling a read loses nothing.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        context: ssl.SSLContext,
+        *,
+        server_side: bool,
+        server_hostname: str | None = None,
+    ) -> None:
+        self._transport = transport
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._ssl = context.wrap_bio(
+            self._incoming,
+            self._outgoing,
+            server_side=server_side,
+            server_hostname=server_hostname,
+        )
+        self._unsent = memoryview(b"")
+        self._torn = False
+        self._ended = False
+        self._closed = False
+        self._send_conflict = OneTask("another task sends on this TLS stream")
+        self._receive_conflict = OneTask("another task reads this TLS stream")
+        #: When the last byte came, by Trio's clock; a record need not be complete.
+        self.heard_at = trio.current_time()
+
+    # --- Handshake ---------------------------------------------------------------------------
+
+    async def do_handshake(self) -> None:
+        """Shake hands; put a deadline around it.
+
+        Raises:
+          BrokenResourceError: the peer went away, or TLS could not agree; the cause says why. An
+            alert, if there is one, has been sent.
+        """
+        while True:
+            try:
+                self._ssl.do_handshake()
+            except ssl.SSLWantReadError:
+                await self._send_outgoing()
+                if not await self._fill():
+                    raise trio.BrokenResourceError("closed during the TLS handshake") from None
+            except ssl.SSLError as error:
+                await self._send_outgoing()
+                raise trio.BrokenResourceError(f"TLS: {_reason(error)}") from error
+            else:
+                await self._send_outgoing()
+                return
+
+    @property
+    def alpn(self) -> str | None:
+        """The application protocol that both ends agreed on."""
+        return self._ssl.selected_alpn_protocol()
+
+    def peer_certificate(self) -> bytes | None:
+        """The peer's certificate in DER."""
+        return self._ssl.getpeercert(binary_form=True)
+
+    # --- Reading -----------------------------------------------------------------------------
+
+    async def read_into(self, buffer: memoryview) -> int:
+        """Wait for bytes and decrypt as many as there are into `buffer`; 0 at the peer's end.
+
+        Nothing is awaited between the decryption and the return, so that `buffer` may be shared.
+        For the same reason this is not always a checkpoint: it yields only if it has to wait.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        with self._receive_conflict:
+            self._check_open()
+            while not (size := self._decrypt(buffer)) and not self._ended:
+                if not await self._fill():
+                    raise trio.BrokenResourceError("closed without a goodbye")
+            return size
+
+    def _decrypt(self, buffer: memoryview) -> int:
+        size = 0
+        try:
+            while size < len(buffer):
+                count = int(self._ssl.read(len(buffer) - size, buffer[size:]))
+                if not count:
+                    self._ended = True
+                    break
+                size += count
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLZeroReturnError:
+            self._ended = True
+        except ssl.SSLError as error:
+            if not size:
+                raise trio.BrokenResourceError(f"TLS: {_reason(error)}") from error
+        return size
+
+    async def _fill(self) -> int:
+        cipher = scratch().cipher
+        size = await self._transport.receive_into(cipher)
+        self._incoming.write(cipher[:size])
+        self.heard_at = trio.current_time()
+        return size
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """See `trio.abc.ReceiveStream`."""
+        if max_bytes is not None and operator.index(max_bytes) < 1:
+            raise ValueError("max_bytes must be at least 1")
+        await trio.lowlevel.checkpoint()
+        plain = scratch().plain[: max_bytes or 65536]
+        size = await self.read_into(plain)
+        return bytes(plain[:size])
+
+    # --- Sending -----------------------------------------------------------------------------
+
+    @property
+    def blocked(self) -> bool:
+        """True while something encrypted waits for the kernel; `drain` sends it."""
+        return bool(self._unsent) or bool(self._outgoing.pending)
+
+    def send_nowait(self, data: bytes | bytearray | memoryview) -> bool:
+        """Encrypt and send, without waiting. False if some of it waits now: call `drain`.
+
+        Raises:
+          BrokenResourceError: the connection cannot send any more.
+        """
+        self._check_open()
+        self._encrypt(data)
+        if not self._unsent:
+            self._unsent = memoryview(self._outgoing.read())
+            self._unsent = self._unsent[self._transport.send_nowait(self._unsent) :]
+        return not self.blocked
+
+    def _encrypt(self, data: bytes | bytearray | memoryview) -> None:
+        if self._torn:
+            raise trio.BrokenResourceError("an earlier send was cancelled half-way")
+        if data:
+            try:
+                self._ssl.write(data)
+            except ssl.SSLError as error:
+                raise trio.BrokenResourceError(f"TLS: {_reason(error)}") from error
+
+    async def drain(self) -> None:
+        """Send what waits."""
+        with self._send_conflict:
+            await self._drain()
+
+    async def _drain(self) -> None:
+        self._torn = True
+        while self.blocked:
+            if self._unsent:
+                await self._transport.send_all(self._unsent)
+            self._unsent = memoryview(self._outgoing.read())
+        self._torn = False
+
+    async def _send_outgoing(self) -> None:
+        with self._send_conflict:
+            await self._drain()
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """See `trio.abc.SendStream`."""
+        with self._send_conflict:
+            self._check_open()
+            await trio.lowlevel.checkpoint()
+            self._encrypt(data)
+            await self._drain()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """See `trio.abc.SendStream`."""
+        with self._send_conflict:
+            self._check_open()
+            await self._transport.wait_writable()
+
+    # --- Ending ------------------------------------------------------------------------------
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise trio.ClosedResourceError("this end was closed")
+
+    async def refuse(self) -> None:
+        """End after a refusal so that it arrives: goodbye, FIN, then read and drop what comes.
+
+        (A close with unread bytes in the kernel is a reset, and a reset overtakes what was sent.)
+        """
+        with trio.move_on_after(limits.REFUSAL_DRAIN_TIMEOUT):
+            try:
+                self._say_goodbye()
+                await self._send_outgoing()
+                await self._transport.send_eof()
+                left = limits.REFUSAL_DRAIN_BYTES
+                while left > 0 and (size := await self._transport.receive_into(scratch().cipher)):
+                    left -= size
+            except trio.BrokenResourceError:
+                pass  # it went before it heard us; nothing is left to do for it
+        await self.aclose()
+
+    def _say_goodbye(self) -> None:
+        # (It wants the peer's goodbye too, which nobody waits for.)
+        with contextlib.suppress(ssl.SSLError):
+            self._ssl.unwrap()
+
+    def abort(self) -> None:
+        """Close at once: a reset, without a goodbye. May be called twice."""
+        self._closed = True
+        self._transport.abort()
+
+    async def aclose(self) -> None:
+        """Say goodbye and close; see `trio.abc.AsyncResource`.
+
+        The goodbye is dropped if the peer does not take it in `limits.GOODBYE` seconds, or if
+        another task is stuck sending. If cancelled, it closes all the same, without the goodbye.
+        """
+        if self._closed:
+            await trio.lowlevel.checkpoint()
+            return
+        self._closed = True
+        try:
+            if not self._torn:
+                self._say_goodbye()
+                with trio.move_on_after(limits.GOODBYE):
+                    await self._send_outgoing()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # the peer is gone: nobody is left to say goodbye to
+        finally:
+            if self._torn:
+                self._transport.abort()
+            else:
+                with trio.CancelScope(shield=True):
+                    await self._transport.aclose()
+        await trio.lowlevel.checkpoint()
+
+
+def _reason(error: ssl.SSLError) -> str:
+    return (error.reason or error.strerror or str(error)).lower().replace("_", " ")

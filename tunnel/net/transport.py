@@ -1,0 +1,232 @@
+"""What TLS runs over: a TCP socket, or any Trio stream (in tests, in memory).
+
+A transport can send without waiting (`send_nowait`), which is what lets one task put a whole
+batch on the wire without a task switch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+from abc import ABC, abstractmethod
+
+import trio
+
+from tunnel import limits
+from tunnel.model import Address, unmap
+
+#: struct linger { on = 1, seconds = 0 }: closing sends RST and drops what is unsent.
+_RESET = struct.pack("ii", 1, 0)
+_GRACEFUL = struct.pack("ii", 0, 0)
+
+
+def reset_on_close(sock: socket.socket) -> None:
+    """From now on closing the socket, or the end of the process, resets the connection.
+
+    A killed process would otherwise end its connections with a FIN, and half a download would
+    look like a whole one.
+    """
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+
+
+def finish_on_close(sock: socket.socket) -> None:
+    """From now on closing the socket sends what is unsent, then FIN."""
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _GRACEFUL)
+
+
+def set_option(sock: socket.socket, level: int, option: str, value: int) -> None:
+    """Set an option by its name, where the platform has it and the socket takes it."""
+    number = getattr(socket, option, None)
+    if number is not None:
+        with contextlib.suppress(OSError):
+            sock.setsockopt(level, number, value)
+
+
+def prepare(sock: socket.socket) -> None:
+    """What every TCP socket here wants: no blocking, no delay of small segments."""
+    sock.setblocking(False)
+    set_option(sock, socket.IPPROTO_TCP, "TCP_NODELAY", 1)
+
+
+def peer_address(sock: socket.socket) -> Address:
+    """Who is at the other end; an IPv4-mapped address as IPv4."""
+    return _address(sock.getpeername())
+
+
+def own_address(sock: socket.socket) -> Address:
+    """What the socket is bound to; an IPv4-mapped address as IPv4."""
+    return _address(sock.getsockname())
+
+
+def _address(name: tuple[str, int] | tuple[str, int, int, int] | str) -> Address:
+    if not isinstance(name, tuple):
+        return Address("unix", 0)
+    return Address(unmap(name[0].partition("%")[0]), name[1])
+
+
+class Transport(ABC):
+    """A stream of bytes, with a way to send that never waits."""
+
+    @abstractmethod
+    async def receive_into(self, buffer: memoryview) -> int:
+        """Wait for bytes, put them into `buffer`, return how many; 0 at the end. A checkpoint.
+
+        Nothing is awaited after `buffer` was filled, so that it may be shared.
+
+        Raises:
+          BrokenResourceError, ClosedResourceError: as a Trio stream does.
+        """
+
+    @abstractmethod
+    def send_nowait(self, data: memoryview) -> int:
+        """Send what can be sent at once, and return how much that was.
+
+        Raises:
+          BrokenResourceError: nothing can be sent any more.
+        """
+
+    @abstractmethod
+    async def send_all(self, data: memoryview) -> None:
+        """Send everything, waiting as long as it takes."""
+
+    @abstractmethod
+    async def wait_writable(self) -> None:
+        """Wait until `send_all` might not wait."""
+
+    @abstractmethod
+    async def send_eof(self) -> None:
+        """Say that no more will come, where the stream can say so."""
+
+    @abstractmethod
+    def abort(self) -> None:
+        """Close at once, dropping what is unsent. May be called twice."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Close, without dropping what was sent."""
+
+
+class SocketTransport(Transport):
+    """TCP. Owns the socket, which must not block."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self._more = False
+        set_option(sock, socket.IPPROTO_TCP, "TCP_NOTSENT_LOWAT", limits.NOTSENT_LOWAT)
+
+    async def receive_into(self, buffer: memoryview) -> int:
+        """See `Transport`."""
+        # The last read left nothing, most likely: then waiting at once saves a futile read.
+        if self._more:
+            await trio.lowlevel.checkpoint()
+        else:
+            await trio.lowlevel.wait_readable(self.sock)
+        while True:
+            try:
+                size = self._receive_nowait(buffer)
+            except BlockingIOError:
+                await trio.lowlevel.wait_readable(self.sock)
+            else:
+                self._more = size == len(buffer)
+                return size
+
+    def _receive_nowait(self, buffer: memoryview) -> int:
+        try:
+            return self.sock.recv_into(buffer)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            raise self._broken(error) from error
+
+    def send_nowait(self, data: memoryview) -> int:
+        """See `Transport`."""
+        try:
+            return self.sock.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise self._broken(error) from error
+
+    async def send_all(self, data: memoryview) -> None:
+        """See `Transport`."""
+        await trio.lowlevel.checkpoint()
+        while data := data[self.send_nowait(data) :]:
+            await trio.lowlevel.wait_writable(self.sock)
+
+    async def wait_writable(self) -> None:
+        """See `Transport`."""
+        await trio.lowlevel.wait_writable(self.sock)
+
+    def _broken(self, error: OSError) -> Exception:
+        if self.sock.fileno() < 0:
+            return trio.ClosedResourceError("this end was closed")
+        return trio.BrokenResourceError(error.strerror or str(error))
+
+    async def send_eof(self) -> None:
+        """See `Transport`."""
+        await trio.lowlevel.checkpoint()
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_WR)
+
+    def abort(self) -> None:
+        """See `Transport`."""
+        if self.sock.fileno() >= 0:
+            with contextlib.suppress(OSError):
+                reset_on_close(self.sock)
+            self._close()
+
+    async def aclose(self) -> None:
+        """See `Transport`."""
+        self._close()
+        await trio.lowlevel.checkpoint()
+
+    def _close(self) -> None:
+        if self.sock.fileno() >= 0:
+            trio.lowlevel.notify_closing(self.sock)
+            self.sock.close()
+
+
+class StreamTransport(Transport):
+    """Any Trio stream. It has no way to send without waiting, so nothing is sent that way."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+
+    async def receive_into(self, buffer: memoryview) -> int:
+        """See `Transport`."""
+        data = await self._stream.receive_some(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def send_nowait(self, data: memoryview) -> int:  # noqa: ARG002
+        """See `Transport`."""
+        return 0
+
+    async def send_all(self, data: memoryview) -> None:
+        """See `Transport`."""
+        await self._stream.send_all(data)
+
+    async def wait_writable(self) -> None:
+        """See `Transport`."""
+        await self._stream.wait_send_all_might_not_block()
+
+    async def send_eof(self) -> None:
+        """See `Transport`."""
+        if isinstance(self._stream, trio.abc.HalfCloseableStream):
+            await self._stream.send_eof()
+
+    def abort(self) -> None:
+        """See `Transport`: whatever part of the stream can be closed without waiting."""
+        for part in (self._stream, *map(self._part, ("send_stream", "receive_stream"))):
+            close = getattr(part, "close", None)
+            if close is not None:
+                close()
+
+    def _part(self, name: str) -> object:
+        return getattr(self._stream, name, None)
+
+    async def aclose(self) -> None:
+        """See `Transport`."""
+        await self._stream.aclose()
