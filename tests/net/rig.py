@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import socket
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import trio
 import trio.testing
 import trustme
 
+from tunnel.errors import LinkLost
 from tunnel.model import ResetCode
 from tunnel.net.contexts import ServerTls, client_context, server_tls
 from tunnel.net.link import Link
@@ -113,12 +114,8 @@ async def link_pair(
 
 async def run_quietly(link, *, task_status=trio.TASK_STATUS_IGNORED):
     """Run a link; its loss is the test's business."""
-    from tunnel.errors import LinkLost
-
-    try:
+    with suppress(LinkLost):
         await link.run(task_status=task_status)
-    except LinkLost:
-        pass
 
 
 __all__ = ["OWN", "Accepting", "Pair", "ResetCode", "link_pair", "make_contexts", "run_quietly"]

@@ -64,9 +64,11 @@ async def tunnel(contexts, carrier, settings=OWN):
     ) as pair:
         through = Tunnel(pair, receive)
         through.local_counters = local_counters
-        yield through
-    for sock in through.outside:
-        sock.close()
+        try:
+            yield through
+        finally:
+            for sock in through.outside:
+                sock.close()
 
 
 @pytest.fixture(params=CARRIERS)
@@ -191,7 +193,7 @@ async def test_a_mebibyte_both_ways_at_once_arrives_intact(contexts, carrier):
 
 async def test_a_visitor_that_does_not_read_stops_only_its_own_sender(contexts, carrier):
     async with tunnel(contexts, carrier) as through:
-        slow_visitor, slow_local = await through.connect()
+        _unread, slow_local = await through.connect()
         visitor, local = await through.connect()
         sent = 0
 

@@ -82,8 +82,8 @@ async def _relay(stream: MuxStream, sock: socket.socket, visit: Visit) -> ResetC
 
     async def outward() -> None:
         while data := await stream.receive_some():
-            await local.send_all(data)
             counters.delivered += len(data)
+            await local.send_all(data)
         await local.send_eof()
 
     async def inward() -> None:
