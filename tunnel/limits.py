@@ -53,6 +53,9 @@ LOCAL_CONNECT_TIMEOUT: Final = 10.0
 #: A busy port that a foreign process holds is tried again after 2 s, doubling to 60 s.
 BIND_RETRY_FIRST: Final = 2.0
 BIND_RETRY_LAST: Final = 60.0
+#: The ports that systems pick from when they are asked for any (RFC 6335; Linux starts lower).
+FIRST_EPHEMERAL: Final = 32_768
+LAST_EPHEMERAL: Final = 65_535
 #: How long a server that stops lets live connections finish.
 SHUTDOWN_GRACE: Final = 10.0
 #: close_notify and the last frames; a peer that does not read must not hold up the end.

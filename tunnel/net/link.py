@@ -77,10 +77,13 @@ class Link:
         self._accept = accept
         self._early = early
         self._endpoints: dict[int, Endpoint] = {}
+        #: Set when `run` begins.
+        self.running = trio.Event()
         self._blocked = trio.Event()
         self._streams_available = trio.Event()
         self._scope = trio.CancelScope()
         self._lost: str | None = None
+        self._graceful = False
         self._mute = False
         self.carrier: Carrier = make_carrier(self, carrier)
 
@@ -101,19 +104,25 @@ class Link:
                     nursery.start_soon(self._write)
                     nursery.start_soon(self._keep_time)
                     nursery.start_soon(self.carrier.run)
+                    self.running.set()
                     task_status.started()
         finally:
             self._reset_all()
-            if self._lost is None:
+            if self._lost is None or self._graceful:
                 await self._say_goodbye()
             self._tls.abort()
         raise LinkLost(self._lost or "ended")
 
     def lose(self, reason: str) -> None:
-        """End the link; the first reason counts. Nothing more is sent."""
+        """End the link at once; the first reason counts. Nothing more is sent."""
         if self._lost is None:
             self._lost = reason
         self._scope.cancel()
+
+    def end(self, reason: str) -> None:
+        """End the link, with a goodbye to the peer."""
+        self._graceful = self._graceful or self._lost is None
+        self.lose(reason)
 
     def _reset_all(self) -> None:
         while self._endpoints:

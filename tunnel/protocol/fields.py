@@ -1,0 +1,126 @@
+"""Reading one value of a message: there, of the right type, within bounds, or a named error."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import unicodedata
+from typing import Any, Final
+
+from tunnel import limits
+from tunnel.errors import RemoteProtocolError
+from tunnel.model import ANY, Address
+from tunnel.protocol.framing import Json
+
+_HEX: Final = re.compile(r"[0-9a-f]*\Z")
+#: Characters that would change how a log line or a table is read: control, format (which has the
+#: bidirectional overrides), surrogate, unassigned, line and paragraph separators.
+_FORBIDDEN: Final = {"Cc", "Cf", "Cs", "Cn", "Zl", "Zp"}
+_MISSING: Final = object()
+
+
+def _value(message: Json, key: str, kind: type, default: object) -> Any:  # noqa: ANN401
+    value = message.get(key, default)
+    if value is _MISSING:
+        raise RemoteProtocolError(f"{key} is missing")
+    # bool is an int in Python and a different thing in JSON.
+    if type(value) is not kind:
+        raise RemoteProtocolError(f"{key} is not {_KINDS[kind]}")
+    return value
+
+
+_KINDS: Final = {
+    int: "a whole number",
+    str: "a text",
+    bool: "true or false",
+    list: "a list",
+    dict: "an object",
+}
+
+
+def integer(message: Json, key: str, low: int, high: int, default: object = _MISSING) -> int:
+    """A whole number from `low` to `high`."""
+    value: int = _value(message, key, int, default)
+    if not low <= value <= high:
+        raise RemoteProtocolError(f"{key} is {value}, not within {low} to {high}")
+    return value
+
+
+def seconds(message: Json, key: str) -> float | None:
+    """A time of at most `limits.MAX_RETRY_AFTER`; longer ones are cut to it, odd ones ignored."""
+    value = message.get(key)
+    if type(value) is bool or not isinstance(value, int | float) or not value >= 0:
+        return None
+    return min(float(value), limits.MAX_RETRY_AFTER)
+
+
+def text(message: Json, key: str, most: int, default: object = _MISSING) -> str:
+    """A text of at most `most` characters."""
+    value: str = _value(message, key, str, default)
+    if len(value) > most:
+        raise RemoteProtocolError(f"{key} has {len(value)} characters, more than {most}")
+    return value
+
+
+def token(message: Json, key: str, size: int) -> bytes:
+    """`size` bytes as lowercase hexadecimal digits, not one more or less."""
+    value = text(message, key, 2 * size)
+    if len(value) != 2 * size or not _HEX.match(value):
+        raise RemoteProtocolError(f"{key} is not {2 * size} lowercase hexadecimal digits")
+    return bytes.fromhex(value)
+
+
+def name(message: Json, key: str) -> str:
+    """A name that can be shown anywhere as it is."""
+    value: str = _value(message, key, str, _MISSING)
+    fault = name_fault(value)
+    if fault:
+        raise RemoteProtocolError(f"{key} {fault}")
+    return value
+
+
+def name_fault(value: str) -> str | None:
+    """What is wrong with a name, or None. Chinese is fine, an invisible character is not."""
+    if not 0 < len(value) <= limits.MAX_NAME_LENGTH:
+        return f"must have 1 to {limits.MAX_NAME_LENGTH} characters"
+    if value != value.strip():
+        return "begins or ends with a space"
+    if not unicodedata.is_normalized("NFC", value):
+        return "is not in Unicode's normal form NFC"
+    if any(unicodedata.category(character) in _FORBIDDEN for character in value):
+        return "has a control or invisible character"
+    return None
+
+
+def host(message: Json, key: str) -> str:
+    """A literal IPv4 or IPv6 address, or "*"."""
+    value = text(message, key, 64)
+    if value != ANY:
+        try:
+            ipaddress.ip_address(value)
+        except ValueError:
+            raise RemoteProtocolError(f"{key} is neither an IP address nor {ANY}") from None
+    return value
+
+
+def objects(message: Json, key: str, most: int, default: object = _MISSING) -> list[Json]:
+    """A list of at most `most` objects."""
+    values: list[Any] = _value(message, key, list, default)
+    if len(values) > most:
+        raise RemoteProtocolError(f"{key} has {len(values)} entries, more than {most}")
+    if not all(type(value) is dict for value in values):
+        raise RemoteProtocolError(f"{key} has an entry that is not an object")
+    return values
+
+
+def texts(message: Json, key: str, most: int, longest: int) -> tuple[str, ...]:
+    """A list of at most `most` texts of at most `longest` characters; none if it is missing."""
+    values: list[Any] = _value(message, key, list, [])
+    if len(values) > most or not all(type(v) is str and len(v) <= longest for v in values):
+        raise RemoteProtocolError(f"{key} is not a list of at most {most} short texts")
+    return tuple(values)
+
+
+def address(message: Json) -> Address:
+    """A literal address and a port."""
+    return Address(host(message, "host"), integer(message, "port", 1, 65535))

@@ -1,0 +1,468 @@
+"""Who are you, and what do you want: the five steps before Yamux, from each side, without I/O.
+
+    1  server  challenge
+    2  client  authenticate, proof
+    3  server  authenticated, proof     (or refused, at any point)
+    4  client  configure
+    5  server  configured               (or refused)
+
+Both proofs cover every frame before them exactly as it was sent, and the server's certificate: a
+byte changed on the way, or another certificate in between, and they do not fit. The order of
+messages is a table (`_SERVER`, `_CLIENT`); a message that it does not expect ends the connection.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import hmac
+from collections.abc import Callable
+from typing import Final, TypeAlias, TypeVar
+
+import attrs
+
+from tunnel import limits
+from tunnel.errors import LocalProtocolError, Refused, RemoteProtocolError
+from tunnel.model import RefusalCode
+from tunnel.protocol import messages
+from tunnel.protocol.framing import FrameDecoder
+from tunnel.protocol.keys import ClientKeys, Verifier, mac
+from tunnel.protocol.messages import (
+    VERSION,
+    Authenticate,
+    Authenticated,
+    Bound,
+    Capabilities,
+    Challenge,
+    Configure,
+    Configured,
+    Message,
+    Proof,
+    ProxyRequest,
+    RefusedMessage,
+    Rejected,
+)
+
+_CLIENT_LABEL: Final = b"tls-tunnel/1 client proof\0"
+_SERVER_LABEL: Final = b"tls-tunnel/1 server proof\0"
+_TRANSCRIPT_LABEL: Final = b"tls-tunnel/1\0"
+
+
+class Waiting(enum.Enum):
+    """`next_event` needs more bytes."""
+
+    NEED_DATA = enum.auto()
+
+
+NEED_DATA: Final = Waiting.NEED_DATA
+
+
+@attrs.frozen
+class Binding:
+    """What ties the proofs to the connection.
+
+    Args:
+      kind: "certificate", or "none" if both files say that a proxy in between ends TLS.
+      leaf_hash: SHA-256 of the server's certificate in DER, as this end sees it; 32 bytes.
+    """
+
+    kind: str
+    leaf_hash: bytes = b""
+
+    def to_bytes(self) -> bytes:
+        """B of the protocol: 33 bytes."""
+        if self.kind == "certificate":
+            return b"\1" + self.leaf_hash
+        return b"\0" + bytes(32)
+
+
+class _Transcript:
+    """T of the protocol: the frames so far, exactly as sent, and the binding."""
+
+    def __init__(self, binding: Binding) -> None:
+        self._hash = hashlib.sha256(_TRANSCRIPT_LABEL + binding.to_bytes())
+
+    def add(self, frame: bytes) -> None:
+        self._hash.update(frame)
+
+    def digest(self) -> bytes:
+        return self._hash.copy().digest()
+
+
+def _xor(one: bytes, other: bytes) -> bytes:
+    return bytes(a ^ b for a, b in zip(one, other, strict=True))
+
+
+# --- Events ----------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class ClientProved:
+    """Server: the client knows the key that `key_id` names, and says who it is."""
+
+    key_id: bytes
+    name: str
+    client_id: str
+    instance_id: str
+    attempt: int
+    capabilities: Capabilities
+
+
+@attrs.frozen
+class ConfigureReceived:
+    """Server: what the client wants published; answer with `configured`."""
+
+    proxies: tuple[ProxyRequest, ...]
+
+
+@attrs.frozen
+class ChallengeReceived:
+    """Client: answer with `authenticate`."""
+
+
+@attrs.frozen
+class ServerProved:
+    """Client: the server knows the key too; go on with `configure`."""
+
+    session: str
+    name: str
+    server_version: str
+    capabilities: Capabilities
+
+
+@attrs.frozen
+class ConfiguredReceived:
+    """Client: what became of each proxy. Yamux begins."""
+
+    answers: tuple[Bound | Rejected, ...]
+
+
+ServerEvent: TypeAlias = ClientProved | ConfigureReceived
+ClientEvent: TypeAlias = ChallengeReceived | ServerProved | ConfiguredReceived
+
+
+class _State(enum.Enum):
+    """Where the conversation is; named for what this end waits for, or has to do."""
+
+    START = "has to begin"
+    AWAIT_CHALLENGE = "waits for challenge"
+    ANSWER_CHALLENGE = "has to authenticate"
+    AWAIT_AUTHENTICATE = "waits for authenticate"
+    AWAIT_CLIENT_PROOF = "waits for the client's proof"
+    DECIDE = "has to accept or refuse"
+    AWAIT_AUTHENTICATED = "waits for authenticated"
+    AWAIT_SERVER_PROOF = "waits for the server's proof"
+    CONFIGURE = "has to configure"
+    AWAIT_CONFIGURE = "waits for configure"
+    ANSWER_CONFIGURE = "has to answer configure"
+    AWAIT_CONFIGURED = "waits for configured"
+    DONE = "is done"
+    FAILED = "has failed"
+
+
+#: What each side waits for, message by message; anything else then is an error.
+_SERVER: Final = {
+    _State.AWAIT_AUTHENTICATE: (Authenticate, _State.AWAIT_CLIENT_PROOF),
+    _State.AWAIT_CLIENT_PROOF: (Proof, _State.DECIDE),
+    _State.AWAIT_CONFIGURE: (Configure, _State.ANSWER_CONFIGURE),
+}
+_CLIENT: Final = {
+    _State.AWAIT_CHALLENGE: (Challenge, _State.ANSWER_CHALLENGE),
+    _State.AWAIT_AUTHENTICATED: (Authenticated, _State.AWAIT_SERVER_PROOF),
+    _State.AWAIT_SERVER_PROOF: (Proof, _State.CONFIGURE),
+    _State.AWAIT_CONFIGURED: (Configured, _State.DONE),
+}
+_Table: TypeAlias = dict[_State, tuple[type, _State]]
+_M = TypeVar("_M")
+
+
+class _Conversation:
+    """What both sides share: frames, order, transcript."""
+
+    def __init__(self, table: _Table, state: _State, binding: Binding) -> None:
+        self._table = table
+        self._state = state
+        self._decoder = FrameDecoder(limits.MAX_FRAME_BEFORE_AUTHENTICATION)
+        self._transcript = _Transcript(binding)
+        self._binding = binding
+        self._eof = False
+
+    def receive_data(self, data: bytes) -> None:
+        """Take bytes that the wire brought; empty ones mean its end."""
+        if data:
+            self._decoder.feed(data)
+        else:
+            self._eof = True
+
+    @property
+    def trailing_data(self) -> bytes:
+        """What came behind the last message: the first bytes of Yamux."""
+        return self._decoder.trailing
+
+    def _next_message(self) -> tuple[Message, bytes] | None:
+        """The next message if this end waits for one, and the state moved along the table."""
+        if self._state not in self._table:
+            return None
+        frame = self._decoder.next_frame()
+        if frame is None:
+            if self._eof:
+                raise RemoteProtocolError(f"closed while this end {self._state.value}")
+            return None
+        message = messages.decode(frame)
+        if isinstance(message, RefusedMessage):
+            self._refused(message)
+        expected, following = self._table[self._state]
+        if not isinstance(message, expected):
+            raise RemoteProtocolError(f"{message.kind} came while this end {self._state.value}")
+        self._state = following
+        return message, frame  # type: ignore[return-value]  # the table has no Unknown in it
+
+    def _refused(self, message: RefusedMessage) -> None:
+        raise RemoteProtocolError(f"only a server refuses, and this was a client: {message.code}")
+
+    def _parse(self, read: Callable[[], _M]) -> _M:
+        if self._state is _State.FAILED:
+            raise RemoteProtocolError("this conversation has failed before")
+        try:
+            return read()
+        except (RemoteProtocolError, Refused):
+            self._state = _State.FAILED
+            raise
+
+    def _move(self, expected: _State, following: _State) -> None:
+        if self._state is not expected:
+            raise LocalProtocolError(f"this end {self._state.value}")
+        self._state = following
+
+    def _no_read_ahead(self) -> None:
+        """Nothing may come before it was asked for."""
+        if self._decoder.trailing:
+            raise RemoteProtocolError("the client sent more than it was asked for")
+
+
+class ServerHandshake(_Conversation):
+    """The server's side.
+
+    Args:
+      lookup: gives what the server knows of a key id, or None.
+      dummy: takes the place of an unknown key, so that it is refused as a wrong one is; made of
+        random bytes that nobody knows.
+      binding: what this end ties the proofs to.
+      nonce: 32 random bytes.
+      capabilities: what this end can take.
+      server_version: told once the client has proved itself.
+    """
+
+    def __init__(
+        self,
+        *,
+        lookup: Callable[[bytes], Verifier | None],
+        dummy: Verifier,
+        binding: Binding,
+        nonce: bytes,
+        capabilities: Capabilities,
+        server_version: str,
+    ) -> None:
+        super().__init__(_SERVER, _State.START, binding)
+        self._lookup = lookup
+        self._dummy = dummy
+        self._nonce = nonce
+        self._capabilities = capabilities
+        self._server_version = server_version
+        self._verifier = dummy
+        self._hello: Authenticate | None = None
+
+    def challenge(self) -> bytes:
+        """The first thing to send."""
+        self._move(_State.START, _State.AWAIT_AUTHENTICATE)
+        frame = messages.encode(Challenge(VERSION, (self._binding.kind,), self._nonce))
+        self._transcript.add(frame)
+        return frame
+
+    def next_event(self) -> ServerEvent | Waiting:
+        """What the client has said, or `NEED_DATA`.
+
+        Raises:
+          Refused: the client cannot be let in; send `refuse` with what the error says.
+          RemoteProtocolError: the client broke the rules; the same, with code `protocol`.
+        """
+        return self._parse(self._next_event)
+
+    def _next_event(self) -> ServerEvent | Waiting:
+        while (step := self._next_message()) is not None:
+            message, frame = step
+            if isinstance(message, Authenticate):
+                self._check_hello(message)
+                self._transcript.add(frame)
+            elif isinstance(message, Proof):
+                return self._check_proof(message, frame)
+            elif isinstance(message, Configure):
+                self._no_read_ahead()
+                return ConfigureReceived(message.proxies)
+        return NEED_DATA
+
+    def _check_hello(self, hello: Authenticate) -> None:
+        if hello.version != VERSION:
+            raise Refused(
+                RefusalCode.VERSION,
+                f"this server speaks version {VERSION} of the protocol, not {hello.version}",
+            )
+        if hello.binding != self._binding.kind:
+            raise Refused(
+                RefusalCode.BINDING,
+                f"this server binds proofs to: {self._binding.kind}",
+            )
+        self._hello = hello
+
+    def _check_proof(self, proof: Proof, frame: bytes) -> ClientProved:
+        self._no_read_ahead()
+        hello = self._hello
+        assert hello is not None  # the table has authenticate before proof  # noqa: S101
+        known = self._lookup(hello.key_id)
+        verifier = known or self._dummy
+        mask = mac(verifier.stored_key, _CLIENT_LABEL + self._transcript.digest())
+        client_key = _xor(proof.mac, mask)
+        fits = hmac.compare_digest(hashlib.sha256(client_key).digest(), verifier.stored_key)
+        if not fits or known is None:
+            raise Refused(RefusalCode.AUTHENTICATION, "the server does not accept this auth_key")
+        self._transcript.add(frame)
+        self._verifier = verifier
+        return ClientProved(
+            hello.key_id,
+            hello.name,
+            hello.client_id,
+            hello.instance_id,
+            hello.attempt,
+            hello.capabilities,
+        )
+
+    def accept(self, *, session: str, name: str) -> bytes:
+        """3a and 3b: the client is in, under this name; go on to its `configure`."""
+        self._move(_State.DECIDE, _State.AWAIT_CONFIGURE)
+        frame = messages.encode(
+            Authenticated(session, name, self._server_version, self._capabilities)
+        )
+        self._transcript.add(frame)
+        proof = mac(self._verifier.server_key, _SERVER_LABEL + self._transcript.digest())
+        self._decoder.limit = limits.MAX_FRAME_AFTER_AUTHENTICATION
+        return frame + messages.encode(Proof(proof))
+
+    def configured(self, answers: tuple[Bound | Rejected, ...]) -> bytes:
+        """5: an answer for each proxy. Yamux begins behind it."""
+        self._move(_State.ANSWER_CONFIGURE, _State.DONE)
+        return messages.encode(Configured(answers))
+
+    def refuse(self, code: str, text: str, retry_after: float | None = None) -> bytes:
+        """No; allowed at any point before `configured`. Close after it, so that it arrives."""
+        self._state = _State.FAILED
+        return messages.encode(RefusedMessage(code, text, retry_after))
+
+
+class ClientHandshake(_Conversation):
+    """The client's side.
+
+    Args:
+      keys: derived from the authentication key.
+      binding: what this end ties the proofs to, with the certificate that it sees.
+      nonce: 32 random bytes.
+      name: how the client wants to be called.
+      client_id: made once per configuration, 32 hexadecimal digits.
+      instance_id: made once per process, 32 hexadecimal digits.
+      attempt: counts the connections of this process from 1.
+      capabilities: what this end can take.
+    """
+
+    def __init__(
+        self,
+        *,
+        keys: ClientKeys,
+        binding: Binding,
+        nonce: bytes,
+        name: str,
+        client_id: str,
+        instance_id: str,
+        attempt: int,
+        capabilities: Capabilities,
+    ) -> None:
+        super().__init__(_CLIENT, _State.AWAIT_CHALLENGE, binding)
+        self._keys = keys
+        self._authenticated: Authenticated | None = None
+        self._hello = Authenticate(
+            VERSION,
+            binding.kind,
+            nonce,
+            keys.verifier.key_id,
+            name,
+            client_id,
+            instance_id,
+            attempt,
+            capabilities,
+        )
+
+    def next_event(self) -> ClientEvent | Waiting:
+        """What the server has said, or `NEED_DATA`.
+
+        Raises:
+          Refused: the server said no. Before `ServerProved`, anybody may have said so.
+          RemoteProtocolError: the server broke the rules, or does not know the key.
+        """
+        return self._parse(self._next_event)
+
+    def _next_event(self) -> ClientEvent | Waiting:
+        while (step := self._next_message()) is not None:
+            message, frame = step
+            if isinstance(message, Challenge):
+                self._check_challenge(message)
+                self._transcript.add(frame)
+                return ChallengeReceived()
+            if isinstance(message, Authenticated):
+                self._authenticated = message
+                self._transcript.add(frame)
+            elif isinstance(message, Proof):
+                return self._check_proof(message)
+            elif isinstance(message, Configured):
+                return ConfiguredReceived(message.answers)
+        return NEED_DATA
+
+    def _refused(self, message: RefusedMessage) -> None:
+        raise Refused(message.code, message.text, message.retry_after)
+
+    def _check_challenge(self, challenge: Challenge) -> None:
+        if challenge.version != VERSION:
+            raise Refused(
+                RefusalCode.VERSION,
+                f"the server speaks version {challenge.version} of the protocol, "
+                f"this client {VERSION}",
+            )
+        # Never down: both files decide, and a server that offers something else is refused.
+        if self._binding.kind not in challenge.bindings:
+            raise Refused(
+                RefusalCode.BINDING,
+                f"the server does not bind proofs to: {self._binding.kind}",
+            )
+
+    def _check_proof(self, proof: Proof) -> ServerProved:
+        key = self._keys.verifier.server_key
+        expected = mac(key, _SERVER_LABEL + self._transcript.digest())
+        if not hmac.compare_digest(proof.mac, expected):
+            raise RemoteProtocolError("the server could not prove that it knows the auth_key")
+        answer = self._authenticated
+        assert answer is not None  # the table has authenticated before proof  # noqa: S101
+        self._decoder.limit = limits.MAX_FRAME_AFTER_AUTHENTICATION
+        return ServerProved(answer.session, answer.name, answer.server_version, answer.capabilities)
+
+    def authenticate(self) -> bytes:
+        """2a and 2b, to be sent in one write."""
+        self._move(_State.ANSWER_CHALLENGE, _State.AWAIT_AUTHENTICATED)
+        frame = messages.encode(self._hello)
+        self._transcript.add(frame)
+        stored_key = self._keys.verifier.stored_key
+        mask = mac(stored_key, _CLIENT_LABEL + self._transcript.digest())
+        proof = messages.encode(Proof(_xor(self._keys.client_key, mask)))
+        self._transcript.add(proof)
+        return frame + proof
+
+    def configure(self, proxies: tuple[ProxyRequest, ...]) -> bytes:
+        """4: what to publish."""
+        self._move(_State.CONFIGURE, _State.AWAIT_CONFIGURED)
+        return messages.encode(Configure(proxies))

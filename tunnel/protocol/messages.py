@@ -1,0 +1,407 @@
+"""What the two ends say to each other, as values; `docs/protocol.md` has the tables.
+
+`decode` checks everything about a message alone; whether it may come now is the handshake's
+business. Keys that are not known are ignored, so that later versions can add some.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar, Final, TypeAlias
+
+import attrs
+
+from tunnel import limits
+from tunnel.errors import RemoteProtocolError
+from tunnel.model import Address, RejectionCode
+from tunnel.protocol import fields
+from tunnel.protocol.framing import Json, decode_json, encode_frame, frame_body
+
+VERSION: Final = 1
+#: How a proof is tied to the connection: to the server's certificate, or (behind a proxy that
+#: ends TLS, and only if both files say so) to nothing.
+BINDINGS: Final = ("certificate", "none")
+NONCE_SIZE: Final = 32
+ID_SIZE: Final = 16
+KEY_ID_SIZE: Final = 16
+MAC_SIZE: Final = 32
+_U32: Final = 2**32 - 1
+
+
+@attrs.frozen
+class Capabilities:
+    """What an end can take, told to the other.
+
+    Args:
+      max_frame: largest DATA payload, bytes.
+      max_streams: streams that may be open at once.
+      backlog: streams that may be unacknowledged at once.
+      window: receive window that a stream begins with, bytes; 256 KiB is Yamux's own.
+      features: names of further abilities; none are defined yet.
+    """
+
+    max_frame: int = limits.OWN_FRAME
+    max_streams: int = limits.OWN_STREAMS
+    backlog: int = limits.OWN_BACKLOG
+    window: int = limits.INITIAL_WINDOW
+    features: tuple[str, ...] = ()
+
+    def to_json(self) -> Json:
+        """As the key `capabilities` has it."""
+        return attrs.asdict(self) | {"features": list(self.features)}
+
+    @classmethod
+    def from_json(cls, message: Json) -> Capabilities:
+        """From the key `capabilities`; what is missing is as for any Yamux."""
+        value = message.get("capabilities", {})
+        if type(value) is not dict:
+            raise RemoteProtocolError("capabilities is not an object")
+        return cls(
+            fields.integer(value, "max_frame", 1024, _U32, limits.FOREIGN_FRAME),
+            fields.integer(value, "max_streams", 1, _U32, limits.FOREIGN_OUTBOUND_STREAMS),
+            fields.integer(value, "backlog", 1, _U32, limits.FOREIGN_BACKLOG),
+            fields.integer(value, "window", limits.INITIAL_WINDOW, _U32, limits.INITIAL_WINDOW),
+            fields.texts(value, "features", 64, 64),
+        )
+
+
+@attrs.frozen
+class Challenge:
+    """1, server to client, at once."""
+
+    kind: ClassVar = "challenge"
+    version: int
+    bindings: tuple[str, ...]
+    nonce: bytes
+
+    def to_json(self) -> Json:
+        """The message's keys."""
+        return {
+            "version": self.version,
+            "bindings": list(self.bindings),
+            "nonce": self.nonce.hex(),
+        }
+
+    @classmethod
+    def from_json(cls, message: Json) -> Challenge:
+        """Read the message's keys."""
+        return cls(
+            fields.integer(message, "version", 1, _U32),
+            fields.texts(message, "bindings", 8, 32),
+            fields.token(message, "nonce", NONCE_SIZE),
+        )
+
+
+@attrs.frozen
+class Authenticate:
+    """2a, client to server."""
+
+    kind: ClassVar = "authenticate"
+    version: int
+    binding: str
+    nonce: bytes
+    key_id: bytes
+    name: str
+    client_id: str
+    instance_id: str
+    attempt: int
+    capabilities: Capabilities
+
+    def to_json(self) -> Json:
+        """The message's keys."""
+        return {
+            "version": self.version,
+            "binding": self.binding,
+            "nonce": self.nonce.hex(),
+            "key_id": self.key_id.hex(),
+            "name": self.name,
+            "client_id": self.client_id,
+            "instance_id": self.instance_id,
+            "attempt": self.attempt,
+            "capabilities": self.capabilities.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, message: Json) -> Authenticate:
+        """Read the message's keys."""
+        return cls(
+            fields.integer(message, "version", 1, _U32),
+            fields.text(message, "binding", 32),
+            fields.token(message, "nonce", NONCE_SIZE),
+            fields.token(message, "key_id", KEY_ID_SIZE),
+            fields.name(message, "name"),
+            fields.token(message, "client_id", ID_SIZE).hex(),
+            fields.token(message, "instance_id", ID_SIZE).hex(),
+            fields.integer(message, "attempt", 1, 2**53),
+            Capabilities.from_json(message),
+        )
+
+
+@attrs.frozen
+class Proof:
+    """2b and 3b: what only somebody with the key can say about this connection."""
+
+    kind: ClassVar = "proof"
+    mac: bytes = attrs.field(repr=False)
+
+    def to_json(self) -> Json:
+        """The message's keys."""
+        return {"mac": self.mac.hex()}
+
+    @classmethod
+    def from_json(cls, message: Json) -> Proof:
+        """Read the message's keys."""
+        return cls(fields.token(message, "mac", MAC_SIZE))
+
+
+@attrs.frozen
+class Authenticated:
+    """3a, server to client."""
+
+    kind: ClassVar = "authenticated"
+    session: str
+    name: str
+    server_version: str
+    capabilities: Capabilities
+
+    def to_json(self) -> Json:
+        """The message's keys."""
+        return {
+            "session": self.session,
+            "name": self.name,
+            "server_version": self.server_version,
+            "capabilities": self.capabilities.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, message: Json) -> Authenticated:
+        """Read the message's keys."""
+        return cls(
+            fields.token(message, "session", ID_SIZE).hex(),
+            fields.name(message, "name"),
+            fields.text(message, "server_version", 64),
+            Capabilities.from_json(message),
+        )
+
+
+@attrs.frozen
+class RefusedMessage:
+    """Server to client, instead of 3a or 5; nothing follows."""
+
+    kind: ClassVar = "refused"
+    code: str
+    text: str
+    retry_after: float | None = None
+
+    def to_json(self) -> Json:
+        """The message's keys."""
+        hint = {} if self.retry_after is None else {"retry_after": self.retry_after}
+        return {"code": self.code, "text": self.text[: limits.MAX_REFUSAL_TEXT]} | hint
+
+    @classmethod
+    def from_json(cls, message: Json) -> RefusedMessage:
+        """Read the message's keys; the text, which a stranger may have written, made harmless."""
+        return cls(
+            harmless(fields.text(message, "code", 32)),
+            harmless(fields.text(message, "text", limits.MAX_FRAME_BEFORE_AUTHENTICATION)),
+            fields.seconds(message, "retry_after"),
+        )
+
+
+def harmless(text: str) -> str:
+    """The text with what could move a cursor or hide something replaced, and cut to size."""
+    shown = "".join(
+        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text
+    )
+    return shown[: limits.MAX_REFUSAL_TEXT]
+
+
+@attrs.frozen
+class ProxyRequest:
+    """One proxy of `Configure`; `preferred_port` is a wish where `publish_port` is 0.
+
+    `local_port` is for the server's statistics only.
+    """
+
+    name: str
+    publish_addr: str
+    publish_port: int
+    preferred_port: int = 0
+    local_port: int = 0
+
+    @classmethod
+    def from_json(cls, message: Json) -> ProxyRequest:
+        """Read an entry of `proxies`."""
+        return cls(
+            fields.name(message, "name"),
+            fields.host(message, "publish_addr"),
+            fields.integer(message, "publish_port", 0, 65535),
+            fields.integer(message, "preferred_port", 0, 65535, 0),
+            fields.integer(message, "local_port", 0, 65535, 0),
+        )
+
+
+@attrs.frozen
+class Configure:
+    """4, client to server."""
+
+    kind: ClassVar = "configure"
+    proxies: tuple[ProxyRequest, ...]
+
+    def to_json(self) -> Json:
+        """The message's keys."""
+        return {"proxies": [attrs.asdict(proxy) for proxy in self.proxies], "visitors": []}
+
+    @classmethod
+    def from_json(cls, message: Json) -> Configure:
+        """Read the message's keys."""
+        entries = fields.objects(message, "proxies", limits.MAX_PROXIES)
+        fields.objects(message, "visitors", limits.MAX_PROXIES, [])
+        proxies = tuple(map(ProxyRequest.from_json, entries))
+        names = {proxy.name for proxy in proxies}
+        if len(names) != len(proxies):
+            raise RemoteProtocolError("proxies has the same name twice")
+        return cls(proxies)
+
+
+@attrs.frozen
+class Bound:
+    """A proxy is published, at these addresses; in `configured`, or a notice later."""
+
+    kind: ClassVar = "bound"
+    proxy_id: int
+    addresses: tuple[Address, ...]
+
+    def to_json(self) -> Json:
+        """The message's keys."""
+        addresses = [{"host": a.host, "port": a.port} for a in self.addresses]
+        return {"id": self.proxy_id, "bound": addresses}
+
+    @classmethod
+    def from_json(cls, message: Json) -> Bound:
+        """Read the message's keys."""
+        addresses = fields.objects(message, "bound", 8)
+        return cls(fields.integer(message, "id", 0, _U32), tuple(map(fields.address, addresses)))
+
+
+@attrs.frozen
+class Rejected:
+    """A proxy is not published, and why; with `RejectionCode.IN_USE` the server keeps trying."""
+
+    proxy_id: int
+    code: RejectionCode
+    text: str
+
+    def to_json(self) -> Json:
+        """An entry of `configured`."""
+        rejected = {"code": self.code.value, "text": self.text[: limits.MAX_REFUSAL_TEXT]}
+        return {"id": self.proxy_id, "rejected": rejected}
+
+    @classmethod
+    def from_json(cls, message: Json) -> Rejected:
+        """Read an entry of `configured`."""
+        rejected = message.get("rejected")
+        if type(rejected) is not dict:
+            raise RemoteProtocolError("an answer is neither bound nor rejected")
+        code = fields.text(rejected, "code", 32)
+        known = code in RejectionCode.__members__.values()
+        return cls(
+            fields.integer(message, "id", 0, _U32),
+            RejectionCode(code) if known else RejectionCode.INTERNAL,
+            harmless(fields.text(rejected, "text", 1024)),
+        )
+
+
+@attrs.frozen
+class Configured:
+    """5, server to client: an answer for each proxy, in the order of `Configure`."""
+
+    kind: ClassVar = "configured"
+    answers: tuple[Bound | Rejected, ...]
+
+    def to_json(self) -> Json:
+        """The message's keys."""
+        return {"proxies": [answer.to_json() for answer in self.answers]}
+
+    @classmethod
+    def from_json(cls, message: Json) -> Configured:
+        """Read the message's keys."""
+        answers: list[Bound | Rejected] = [
+            Bound.from_json(entry) if "bound" in entry else Rejected.from_json(entry)
+            for entry in fields.objects(message, "proxies", limits.MAX_PROXIES)
+        ]
+        return cls(tuple(answers))
+
+
+@attrs.frozen
+class Stopping:
+    """A notice: the server stops, and takes no new visitors for this client."""
+
+    kind: ClassVar = "stopping"
+
+    def to_json(self) -> Json:
+        """The message has no keys."""
+        return {}
+
+    @classmethod
+    def from_json(cls, _message: Json) -> Stopping:
+        """Nothing to read."""
+        return cls()
+
+
+@attrs.frozen
+class Unknown:
+    """A notice of a later version."""
+
+    kind: str
+
+
+Message: TypeAlias = (
+    Challenge
+    | Authenticate
+    | Proof
+    | Authenticated
+    | RefusedMessage
+    | Configure
+    | Configured
+    | Bound
+    | Stopping
+)
+
+_READERS: Final[dict[str, Callable[[Json], Any]]] = {
+    message.kind: message.from_json
+    for message in (
+        Challenge,
+        Authenticate,
+        Proof,
+        Authenticated,
+        RefusedMessage,
+        Configure,
+        Configured,
+        Bound,
+        Stopping,
+    )
+}
+
+
+def encode(message: Message) -> bytes:
+    """The message as a frame."""
+    return encode_frame({"type": message.kind} | message.to_json())
+
+
+def decode(frame: bytes) -> Message | Unknown:
+    """The message in a frame.
+
+    Raises:
+      RemoteProtocolError: anything is wrong with it; says which key.
+    """
+    value = decode_json(frame_body(frame))
+    kind = harmless(fields.text(value, "type", 64))
+    reader = _READERS.get(kind)
+    if reader is None:
+        return Unknown(kind)
+    try:
+        message: Message = reader(value)
+    except RemoteProtocolError as error:
+        raise RemoteProtocolError(f"{kind}: {error}") from None
+    return message

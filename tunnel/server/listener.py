@@ -1,0 +1,125 @@
+"""One published proxy: its bound sockets, and the visitors who come."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import socket
+import time
+
+import attrs
+import trio
+
+from tunnel import limits
+from tunnel.handles import ProxyStatistics
+from tunnel.model import Address, ResetCode
+from tunnel.net.carrier import Visit
+from tunnel.net.link import Link
+from tunnel.net.listen import accept_burst, close_all, open_listeners, wait_connection
+from tunnel.net.transport import own_address, peer_address
+from tunnel.protocol.preamble import build_preamble
+from tunnel.server.registry import Registry, Seat
+from tunnel.stats import Counters
+
+logger = logging.getLogger(__name__)
+
+
+@attrs.define(eq=False)
+class Proxy:
+    """A port that a client wants published, as the server keeps it."""
+
+    proxy_id: int
+    name: str
+    host: str
+    port: int
+    preferred_port: int
+    local_port: int
+    start_time: float = attrs.field(factory=time.time)
+    counters: Counters = attrs.field(factory=Counters)
+    addresses: tuple[Address, ...] = ()
+
+    def statistics(self) -> ProxyStatistics:
+        """The proxy now."""
+        return ProxyStatistics(
+            self.name,
+            self.addresses,
+            self.local_port,
+            self.start_time,
+            self.counters.statistics(),
+        )
+
+
+async def listen(
+    proxy: Proxy,
+    port: int,
+    seat: Seat,
+    registry: Registry,
+    link: Link,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Own the sockets of a published proxy, and accept visitors until cancelled.
+
+    It has started when the port is bound; it has released the port when it returns.
+
+    Raises:
+      OSError: the port cannot be bound (before it has started).
+    """
+    listeners = open_listeners(proxy.host, port)
+    port = own_address(listeners[0]).port
+    registry.hold(seat, proxy.host, port)
+    proxy.addresses = tuple(map(own_address, listeners))
+    try:
+        task_status.started()
+        async with trio.open_nursery() as nursery:
+            for listener in listeners:
+                nursery.start_soon(_accept_visitors, listener, proxy, link)
+    finally:
+        proxy.addresses = ()
+        close_all(listeners)
+        registry.release(seat, proxy.host, port)
+
+
+async def _accept_visitors(listener: socket.socket, proxy: Proxy, link: Link) -> None:
+    complained = False
+    await link.running.wait()
+    while True:
+        await wait_connection(listener)
+        await link.wait_can_open()
+        try:
+            for visitor in accept_burst(listener):
+                _admit(visitor, proxy, link)
+                if not link.can_open():
+                    break
+            complained = False
+        except OSError as error:
+            if not complained:
+                logger.warning(
+                    "Cannot accept", extra={"proxy": proxy.name, "error": error.strerror}
+                )
+            complained = True
+            await trio.sleep(limits.ACCEPT_PAUSE)
+        link.flush()
+
+
+def _admit(visitor: socket.socket, proxy: Proxy, link: Link) -> None:
+    """A stream for the visitor; the preamble tells the client whose it is and for which proxy."""
+    try:
+        source, destination = peer_address(visitor), own_address(visitor)
+    except OSError:
+        visitor.close()  # it has gone already
+        return
+    connection_id = secrets.token_bytes(8)
+    stream_id = link.open_stream()
+    link.send(stream_id, build_preamble(source, destination, proxy.proxy_id, connection_id))
+    visit = Visit(proxy.name, connection_id.hex(), proxy.counters, ResetCode.VISITOR_RESET)
+    link.carrier.adopt(visitor, stream_id, visit)
+    if logger.isEnabledFor(logging.DEBUG):
+        logger.debug(
+            "Visitor connected",
+            extra={
+                "proxy": proxy.name,
+                "connection": connection_id.hex(),
+                "address": str(source),
+            },
+        )

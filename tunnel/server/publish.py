@@ -1,0 +1,188 @@
+"""From what a client asks to what is bound: every rejection with its reason.
+
+A port that is merely busy is tried again while the session lives: at once when the session that
+holds it ends, and with growing pauses when a program outside holds it.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import random
+from collections.abc import Iterable, Iterator
+
+import attrs
+import trio
+
+from tunnel import limits
+from tunnel.model import ANY, PortRange, RejectionCode
+from tunnel.net.link import Link
+from tunnel.protocol.messages import Bound, Rejected
+from tunnel.server.listener import Proxy, listen
+from tunnel.server.registry import Registry, Seat
+
+logger = logging.getLogger(__name__)
+
+#: How many ports are tried for a client that leaves the choice to the server.
+_PORT_TRIES = 150
+
+
+@attrs.frozen
+class Rules:
+    """What a server lets its clients publish.
+
+    Args:
+      allow_ports: ranges of ports.
+      reserved: ports that the server itself listens on, whatever the address.
+    """
+
+    allow_ports: tuple[PortRange, ...]
+    reserved: frozenset[int]
+
+    def allows(self, port: int) -> bool:
+        """True if clients may publish that port."""
+        return any(port in ports for ports in self.allow_ports)
+
+    def candidates(self, preferred: int) -> Iterator[int]:
+        """Ports to try for a client that takes any: its former one, any that is free, a few more.
+
+        0 means whatever the system picks, which is right only if every port is allowed that the
+        system could pick.
+        """
+        if preferred and self.allows(preferred) and preferred not in self.reserved:
+            yield preferred
+        if self.allows(limits.FIRST_EPHEMERAL) and self.allows(limits.LAST_EPHEMERAL):
+            yield 0
+            return
+        total = sum(ports.last - ports.first + 1 for ports in self.allow_ports)
+        # Not secrets: nobody gains from guessing a public port.
+        for index in random.sample(range(total), min(total, _PORT_TRIES)):
+            port = self._nth(index)
+            if port not in self.reserved:
+                yield port
+
+    def _nth(self, index: int) -> int:
+        for ports in self.allow_ports:
+            if index <= ports.last - ports.first:
+                return ports.first + index
+            index -= ports.last - ports.first + 1
+        raise IndexError(index)
+
+
+@attrs.define(eq=False)
+class Publisher:
+    """Binds the proxies of one session into one nursery."""
+
+    nursery: trio.Nursery
+    rules: Rules
+    seat: Seat
+    registry: Registry
+    link: Link
+
+    async def publish_all(self, proxies: Iterable[Proxy]) -> list[Bound | Rejected]:
+        """Bind what can be bound now; each answer says what became of one proxy."""
+        answers: list[Bound | Rejected] = []
+        taken: set[tuple[str, int]] = set()
+        for proxy in proxies:
+            rejected = self._rejected_by_rule(proxy, taken)
+            taken.add((proxy.host, proxy.port))
+            answers.append(rejected or await self._publish(proxy))
+        return answers
+
+    def _rejected_by_rule(self, proxy: Proxy, taken: set[tuple[str, int]]) -> Rejected | None:
+        def reject(code: RejectionCode, text: str) -> Rejected:
+            return Rejected(proxy.proxy_id, code, text)
+
+        port = proxy.port
+        if port == 0:
+            return None
+        if port in self.rules.reserved:
+            return reject(RejectionCode.RESERVED, f"the server itself uses port {port}")
+        if not self.rules.allows(port):
+            allowed = ", ".join(map(str, self.rules.allow_ports))
+            return reject(
+                RejectionCode.NOT_ALLOWED, f"the server allows ports {allowed}, not {port}"
+            )
+        if any(
+            port == other and (ANY in (host, proxy.host) or host == proxy.host)
+            for host, other in taken
+        ):
+            return reject(RejectionCode.DUPLICATE, f"another of your proxies has port {port}")
+        return None
+
+    async def _publish(self, proxy: Proxy) -> Bound | Rejected:
+        candidates = self.rules.candidates(proxy.preferred_port) if not proxy.port else [proxy.port]
+        error = OSError(errno.EADDRINUSE, "no free port")
+        for port in candidates:
+            try:
+                await self._bind(proxy, port)
+            except OSError as failure:
+                error = failure
+            else:
+                return Bound(proxy.proxy_id, proxy.addresses)
+        return self._rejected(proxy, error)
+
+    async def _bind(self, proxy: Proxy, port: int) -> None:
+        await self.nursery.start(listen, proxy, port, self.seat, self.registry, self.link)
+        logger.info(
+            "Proxy listening",
+            extra={
+                "client": self.seat.name,
+                "proxy": proxy.name,
+                "address": ", ".join(map(str, proxy.addresses)),
+            },
+        )
+
+    def _rejected(self, proxy: Proxy, error: OSError) -> Rejected:
+        code, text = self._reason(proxy, error)
+        logger.warning(
+            "Proxy rejected",
+            extra={
+                "client": self.seat.name,
+                "proxy": proxy.name,
+                "port": proxy.port,
+                "code": code.value,
+                "reason": text,
+            },
+        )
+        return Rejected(proxy.proxy_id, code, text)
+
+    def _reason(self, proxy: Proxy, error: OSError) -> tuple[RejectionCode, str]:
+        match error.errno:
+            case errno.EADDRINUSE:
+                return RejectionCode.IN_USE, self._who_uses(proxy)
+            case errno.EACCES | errno.EPERM:
+                return (
+                    RejectionCode.PERMISSION,
+                    f"the server's system does not let it bind port {proxy.port}",
+                )
+            case errno.EADDRNOTAVAIL | errno.EAFNOSUPPORT | errno.EINVAL:
+                return RejectionCode.BAD_ADDRESS, f"the server has no address {proxy.host}"
+            case _:
+                return RejectionCode.INTERNAL, error.strerror or str(error)
+
+    def _who_uses(self, proxy: Proxy) -> str:
+        """Whose port it is, told only to clients of the same identity."""
+        holder = self.registry.holder(proxy.host, proxy.port)
+        if holder is None:
+            return f"a program outside the tunnel uses port {proxy.port}"
+        if holder.owner.identity == self.seat.owner.identity:
+            return f"client {holder.name} at {holder.address.host} has port {proxy.port}"
+        return f"another client has port {proxy.port}"
+
+    async def keep_trying(self, proxy: Proxy) -> Bound:
+        """Bind a port that is busy as soon as it is free; return when it is bound.
+
+        Raises:
+          OSError: never for a busy port; whatever else stands in the way is tried again too.
+        """
+        pause = limits.BIND_RETRY_FIRST
+        while True:
+            with trio.move_on_after(pause):
+                await self.registry.wait_freed(proxy.port)
+            try:
+                await self._bind(proxy, proxy.port)
+            except OSError:
+                pause = min(2 * pause, limits.BIND_RETRY_LAST)
+            else:
+                return Bound(proxy.proxy_id, proxy.addresses)

@@ -1,0 +1,123 @@
+"""Who is connected, and which session holds which port.
+
+One session an owner. An owner that comes back while its former session still seems alive (the
+network broke, and nobody told the server) takes its place: the former one is ended, and only when
+it is *gone*, with every port free, does the newcomer go on.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import attrs
+import trio
+
+from tunnel import limits
+from tunnel.errors import Refused
+from tunnel.model import ANY, Address, RefusalCode
+
+logger = logging.getLogger(__name__)
+
+
+@attrs.frozen
+class Owner:
+    """Whose session it is: what the key proves, and which configuration uses it."""
+
+    identity: str
+    client_id: str
+
+
+@attrs.define(eq=False)
+class Seat:
+    """A session's place in the registry.
+
+    Args:
+      owner: whose it is.
+      instance_id: the client's process.
+      attempt: which connection of that process it is, counted by the client.
+      name: the client's name.
+      address: where it connects from.
+      evict: ends the session at once, with a reason for its log line.
+    """
+
+    owner: Owner
+    instance_id: str
+    attempt: int
+    name: str
+    address: Address
+    evict: Callable[[str], None]
+    #: Set when the session has ended and everything it held is free.
+    gone: trio.Event = attrs.field(factory=trio.Event, init=False)
+
+    def succeeds(self, other: Seat) -> bool:
+        """True if this is a later connection of the same process: the other is certainly dead."""
+        return self.instance_id == other.instance_id and self.attempt > other.attempt
+
+
+class Registry:
+    """The sessions of one server process."""
+
+    def __init__(self) -> None:
+        self._seats: dict[Owner, Seat] = {}
+        self._ports: dict[int, list[tuple[str, Seat]]] = {}
+        self._freed: dict[int, trio.Event] = {}
+
+    @asynccontextmanager
+    async def seat(self, newcomer: Seat) -> AsyncIterator[None]:
+        """Hold the owner's place; ends the owner's former session first.
+
+        Raises:
+          Refused: the owner is connected already, by what may be another living client.
+        """
+        await self._take(newcomer)
+        try:
+            yield
+        finally:
+            del self._seats[newcomer.owner]
+            newcomer.gone.set()
+
+    async def _take(self, newcomer: Seat) -> None:
+        # No await between the last look and the claim: two newcomers cannot both find it free.
+        while former := self._seats.get(newcomer.owner):
+            if not newcomer.succeeds(former):
+                raise Refused(
+                    RefusalCode.ALREADY_CONNECTED,
+                    f"a client with this configuration is connected from {former.address.host}; "
+                    "give each client a state directory or a client_id of its own",
+                )
+            logger.warning(
+                "Session taken over",
+                extra={"client": newcomer.name, "address": str(newcomer.address)},
+            )
+            former.evict("taken over by a new connection of the same client")
+            with trio.fail_after(limits.TAKEOVER_TIMEOUT):
+                await former.gone.wait()
+        self._seats[newcomer.owner] = newcomer
+
+    # --- Ports -------------------------------------------------------------------------------
+
+    def hold(self, seat: Seat, host: str, port: int) -> None:
+        """The session has bound this port."""
+        self._ports.setdefault(port, []).append((host, seat))
+
+    def release(self, seat: Seat, host: str, port: int) -> None:
+        """The session has closed it; whoever waits for it tries again now."""
+        holders = self._ports[port]
+        holders.remove((host, seat))
+        if not holders:
+            del self._ports[port]
+        if freed := self._freed.pop(port, None):
+            freed.set()
+
+    def holder(self, host: str, port: int) -> Seat | None:
+        """Which session stands in the way of binding this port there."""
+        for held_host, seat in self._ports.get(port, ()):
+            if ANY in (host, held_host) or host == held_host:
+                return seat
+        return None
+
+    async def wait_freed(self, port: int) -> None:
+        """Wait until some session closes this port."""
+        await self._freed.setdefault(port, trio.Event()).wait()
