@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import socket
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 import trio
 import trio.testing
 import trustme
 
-from tunnel.errors import LinkLost
 from tunnel.model import ResetCode
 from tunnel.net.contexts import ServerTls, client_context, server_tls
 from tunnel.net.link import Link
@@ -105,17 +104,11 @@ async def link_pair(
     client = Link(client_tls, Role.CLIENT, settings, accept or client_accepted, carrier=carrier)
     server = Link(server_tls, Role.SERVER, settings, server_accepted, carrier=carrier)
     async with trio.open_nursery() as nursery:
-        await nursery.start(run_quietly, client)
-        await nursery.start(run_quietly, server)
+        await nursery.start(client.run)
+        await nursery.start(server.run)
         yield Pair(client, server, client_accepted, server_accepted)
         client.lose("the test is over")
         server.lose("the test is over")
 
 
-async def run_quietly(link, *, task_status=trio.TASK_STATUS_IGNORED):
-    """Run a link; its loss is the test's business."""
-    with suppress(LinkLost):
-        await link.run(task_status=task_status)
-
-
-__all__ = ["OWN", "Accepting", "Pair", "ResetCode", "link_pair", "make_contexts", "run_quietly"]
+__all__ = ["OWN", "Accepting", "Pair", "ResetCode", "link_pair", "make_contexts"]

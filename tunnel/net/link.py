@@ -14,7 +14,7 @@ from typing import TypeAlias
 import trio
 
 from tunnel import limits
-from tunnel.errors import LinkLost, RemoteProtocolError
+from tunnel.errors import RemoteProtocolError
 from tunnel.model import ResetCode
 from tunnel.net.carrier import Carrier, make_carrier
 from tunnel.net.endpoint import Endpoint
@@ -89,13 +89,12 @@ class Link:
 
     # --- Life --------------------------------------------------------------------------------
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Carry streams until the link is lost; every socket that it carries is closed by then.
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> str:
+        """Carry streams until the link is lost, and return why, for a log line.
 
-        Cancelled, it says goodbye to the peer first, for `limits.GOODBYE` seconds at most.
-
-        Raises:
-          LinkLost: the peer went, fell silent, or broke the protocol; or `lose` was called.
+        By then every socket that it carried is closed, and so is the connection. The peer went,
+        fell silent, or broke the protocol; or `lose` or `end` was called. If cancelled, it says
+        goodbye to the peer first, for `limits.GOODBYE` seconds at most.
         """
         try:
             with self._scope:
@@ -111,7 +110,7 @@ class Link:
             if self._lost is None or self._graceful:
                 await self._say_goodbye()
             self._tls.abort()
-        raise LinkLost(self._lost or "ended")
+        return self._lost or "ended"
 
     def lose(self, reason: str) -> None:
         """End the link at once; the first reason counts. Nothing more is sent."""

@@ -39,7 +39,6 @@ class Seat:
       attempt: which connection of that process it is, counted by the client.
       name: the client's name.
       address: where it connects from.
-      evict: ends the session at once, with a reason for its log line.
     """
 
     owner: Owner
@@ -47,7 +46,8 @@ class Seat:
     attempt: int
     name: str
     address: Address
-    evict: Callable[[str], None]
+    #: Ends the session at once, with a reason for its log line.
+    evict: Callable[[str], None] = attrs.field(init=False)
     #: Set when the session has ended and everything it held is free.
     gone: trio.Event = attrs.field(factory=trio.Event, init=False)
 

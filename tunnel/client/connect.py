@@ -1,0 +1,85 @@
+"""Reaching the server: name, TCP, TLS, and whether it is the right one."""
+
+from __future__ import annotations
+
+import hashlib
+import ssl
+from collections.abc import Callable
+
+import attrs
+import trio
+
+from tunnel.errors import LinkLost
+from tunnel.model import Address
+from tunnel.net.contexts import ALPN
+from tunnel.net.dial import connect_tcp
+from tunnel.net.tls import TlsStream
+from tunnel.net.transport import SocketTransport
+
+
+@attrs.frozen
+class Dialler:
+    """Connects to the first server of a list that answers.
+
+    Args:
+      servers: tried in turn; names are looked up anew each time.
+      context: what it trusts.
+      pins: public keys to trust, as `pin_of` writes them; none for whatever the context says.
+      pin_of: gives the pin of a certificate in DER.
+      timeout: seconds for all of it, shared by the servers.
+    """
+
+    servers: tuple[Address, ...]
+    context: ssl.SSLContext
+    pins: frozenset[str]
+    pin_of: Callable[[bytes], str]
+    timeout: float
+
+    async def __call__(self) -> TlsStream:
+        """A TLS connection to a server that is trusted; nothing was said on it yet.
+
+        Raises:
+          LinkLost: none could be reached, or none is to be trusted; says why.
+        """
+        failure = LinkLost("no server to connect to")
+        for server in self.servers:
+            try:
+                with trio.fail_after(self.timeout / len(self.servers)):
+                    return await self._dial(server)
+            except (OSError, trio.BrokenResourceError) as error:
+                reason = getattr(error, "strerror", None) or str(error)
+                failure = LinkLost(f"cannot reach {server}: {reason}")
+            except trio.TooSlowError:
+                failure = LinkLost(f"cannot reach {server}: no answer in time")
+            except LinkLost as error:
+                failure = error
+        raise failure
+
+    async def _dial(self, server: Address) -> TlsStream:
+        sock = await connect_tcp(server.host, server.port)
+        tls = TlsStream(
+            SocketTransport(sock), self.context, server_side=False, server_hostname=server.host
+        )
+        try:
+            await tls.do_handshake()
+            self._check(tls, server)
+        except BaseException:
+            tls.abort()
+            raise
+        return tls
+
+    def _check(self, tls: TlsStream, server: Address) -> None:
+        if tls.alpn != ALPN:
+            raise LinkLost(f"{server} speaks TLS and is not a tls-tunnel server (no ALPN {ALPN})")
+        if self.pins:
+            shown = self.pin_of(tls.peer_certificate() or b"")
+            if shown not in self.pins:
+                raise LinkLost(
+                    f"{server} is not the server that the pin names: it has {shown}, the "
+                    f"configuration says {', '.join(sorted(self.pins))}"
+                )
+
+
+def leaf_hash(tls: TlsStream) -> bytes:
+    """What binds the proofs to the certificate that this end sees."""
+    return hashlib.sha256(tls.peer_certificate() or b"").digest()

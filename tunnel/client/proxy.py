@@ -1,0 +1,186 @@
+"""One proxy as the client keeps it: what is published, and the local service behind it."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import logging
+import socket
+import time
+
+import attrs
+import trio
+
+from tunnel import limits
+from tunnel.client.dialling import DiallingEndpoint
+from tunnel.handles import ProxyStatistics
+from tunnel.model import Address, ResetCode
+from tunnel.net.carrier import Visit
+from tunnel.net.dial import connect_address, connect_tcp, connect_unix
+from tunnel.protocol.messages import ProxyRequest
+from tunnel.protocol.preamble import Preamble, proxy_v1, proxy_v2
+from tunnel.stats import Counters
+
+logger = logging.getLogger(__name__)
+
+_UNIX = "unix:"
+
+
+@attrs.define(eq=False)
+class LocalProxy:
+    """A published proxy and its local service.
+
+    Args:
+      name: unique in this client.
+      publish_addr, publish_port: what the server is asked for; port 0 is any.
+      local_addr: an address, a name, or "unix:/path".
+      local_port: 0 for a Unix socket.
+      proxy_protocol: "v1" or "v2" to tell the local service who visits it.
+      retries: how often the local service is tried, at least once.
+      retry_delay: seconds between two tries.
+    """
+
+    name: str
+    publish_addr: str
+    publish_port: int
+    local_addr: str
+    local_port: int
+    proxy_protocol: str | None = None
+    retries: int = limits.LOCAL_CONNECT_RETRIES
+    retry_delay: float = limits.LOCAL_RETRY_DELAY
+    counters: Counters = attrs.field(factory=Counters, init=False)
+    start_time: float = attrs.field(factory=time.time, init=False)
+    #: Where visitors reach it now; empty while it is not published.
+    addresses: tuple[Address, ...] = attrs.field(default=(), init=False)
+    #: The port that the server picked for it last time.
+    preferred_port: int = attrs.field(default=0, init=False)
+    _nursery: trio.Nursery | None = attrs.field(default=None, init=False)
+    _complained: bool = attrs.field(default=False, init=False)
+
+    def request(self) -> ProxyRequest:
+        """What the server is asked for."""
+        return ProxyRequest(
+            self.name, self.publish_addr, self.publish_port, self.preferred_port, self.local_port
+        )
+
+    def published(self, addresses: tuple[Address, ...]) -> None:
+        """The server has bound it."""
+        self.addresses = addresses
+        if not self.publish_port and addresses:
+            self.preferred_port = addresses[0].port
+        logger.info(
+            "Proxy published",
+            extra={
+                "proxy": self.name,
+                "address": ", ".join(map(str, addresses)),
+                "local": self.target,
+            },
+        )
+
+    @property
+    def target(self) -> str:
+        """The local service as a log line shows it."""
+        if self.local_addr.startswith(_UNIX):
+            return self.local_addr
+        return str(Address(self.local_addr, self.local_port))
+
+    def statistics(self) -> ProxyStatistics:
+        """The proxy now."""
+        return ProxyStatistics(
+            self.name,
+            self.addresses,
+            self.local_port,
+            self.start_time,
+            self.counters.statistics(),
+        )
+
+    # --- Dialling ----------------------------------------------------------------------------
+
+    async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Own the connections to the local service that are being made, until cancelled."""
+        try:
+            async with trio.open_nursery() as self._nursery:
+                task_status.started()
+                await trio.sleep_forever()
+        finally:
+            self._nursery = None
+            self.addresses = ()
+
+    def visit(self, endpoint: DiallingEndpoint, preamble: Preamble) -> None:
+        """A visitor has come: connect to the local service."""
+        if self._nursery is None:
+            endpoint.refuse(ResetCode.CANCELLED)
+        else:
+            self._nursery.start_soon(self._connect, endpoint, preamble)
+
+    async def _connect(self, endpoint: DiallingEndpoint, preamble: Preamble) -> None:
+        with endpoint.scope:
+            sock = await self._dial_patiently()
+            if isinstance(sock, ResetCode):
+                endpoint.refuse(sock)
+            else:
+                self._hand_over(sock, endpoint, preamble)
+            endpoint.link.flush()
+
+    async def _dial_patiently(self) -> socket.socket | ResetCode:
+        """A connection to the local service, or why there is none after the last try."""
+        code = ResetCode.NONE
+        for attempt in range(max(self.retries, 1)):
+            if attempt:
+                await trio.sleep(self.retry_delay)
+            try:
+                with trio.fail_after(limits.LOCAL_CONNECT_TIMEOUT):
+                    return await self._dial()
+            except (OSError, trio.TooSlowError) as error:
+                self._complain(error)
+                code = _reset_code(error)
+        return code
+
+    async def _dial(self) -> socket.socket:
+        if self.local_addr.startswith(_UNIX):
+            return await connect_unix(self.local_addr.removeprefix(_UNIX))
+        if _is_address(self.local_addr):
+            return await connect_address(self.local_addr, self.local_port)
+        return await connect_tcp(self.local_addr, self.local_port)
+
+    def _hand_over(
+        self, sock: socket.socket, endpoint: DiallingEndpoint, preamble: Preamble
+    ) -> None:
+        self._complained = False
+        if self.proxy_protocol is not None:
+            header = proxy_v1 if self.proxy_protocol == "v1" else proxy_v2
+            try:
+                # Nothing is in the socket's buffer yet: it takes a hundred bytes whole.
+                sock.send(header(preamble.source, preamble.destination))
+            except OSError:
+                sock.close()
+                endpoint.refuse(ResetCode.LOCAL_RESET)
+                return
+        visit = Visit(self.name, preamble.connection_id.hex(), self.counters, ResetCode.LOCAL_RESET)
+        endpoint.connected(sock, visit)
+
+    def _complain(self, error: Exception) -> None:
+        """Once, until it works again: visitors could fill the log otherwise."""
+        if not self._complained:
+            self._complained = True
+            reason = getattr(error, "strerror", None) or str(error) or "no answer"
+            logger.warning(
+                "Local service unreachable",
+                extra={"proxy": self.name, "local": self.target, "reason": reason},
+            )
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _reset_code(error: Exception) -> ResetCode:
+    if isinstance(error, trio.TooSlowError):
+        return ResetCode.LOCAL_TIMEOUT
+    if getattr(error, "errno", None) == errno.ECONNREFUSED:
+        return ResetCode.LOCAL_REFUSED
+    return ResetCode.LOCAL_UNREACHABLE

@@ -1,0 +1,80 @@
+"""The reconnect loop."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import random
+
+import trio
+from trio_util import AsyncValue
+
+from tunnel import limits
+from tunnel.client.backoff import Backoff
+from tunnel.client.session import Client, hold_session
+from tunnel.errors import LinkLost, Refused, RemoteProtocolError
+from tunnel.handles import ClientHandle, ClientState
+
+logger = logging.getLogger(__name__)
+
+
+async def run_client(
+    client: Client,
+    *,
+    task_status: trio.TaskStatus[ClientHandle] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """For ever: connect and serve; when that ends, all released, wait and connect again.
+
+    Cancelled, it says goodbye to the server and releases everything before it returns.
+    """
+    state = AsyncValue(ClientState.CONNECTING)
+    # Not a secret: it only keeps clients from coming back in step.
+    delays = Backoff(client.reconnect_delay, client.reconnect_max_delay, random.random)
+    task_status.started(
+        ClientHandle(state, lambda: tuple(proxy.statistics() for proxy in client.proxies))
+    )
+    try:
+        for attempt in itertools.count(1):
+            state.value = ClientState.CONNECTING
+            logger.info("Connecting", extra={"attempt": attempt})
+            hint = await _attempt(client, attempt, delays, state)
+            state.value = ClientState.WAITING
+            delay = max(delays.delay(), hint)
+            logger.info(f"Reconnecting in {delay:.3g} seconds")
+            await trio.sleep(delay)
+    finally:
+        logger.info("Client stopped")
+
+
+async def _attempt(
+    client: Client, attempt: int, delays: Backoff, state: AsyncValue[ClientState]
+) -> float:
+    """One session and its end in the log; returns how long the server asks to wait, in seconds."""
+    hint = 0.0
+    began = trio.current_time()
+
+    def connected() -> None:
+        state.value = ClientState.CONNECTED
+        published = sum(1 for proxy in client.proxies if proxy.addresses)
+        logger.info("Connected", extra={"published": published, "proxies": len(client.proxies)})
+
+    try:
+        reason = await hold_session(client, attempt, connected)
+        logger.warning("Connection lost", extra={"reason": reason})
+    except* Refused as group:
+        hint = _log_refused(group)
+    except* (LinkLost, RemoteProtocolError, trio.BrokenResourceError) as group:
+        logger.warning("Connection lost", extra={"reason": str(group.exceptions[0])})
+    except* trio.TooSlowError:
+        reason = f"no connection within {client.connect_timeout:g} seconds"
+        logger.warning("Connection lost", extra={"reason": reason})
+    if trio.current_time() - began >= limits.STABLE_SESSION:
+        delays.reset()
+    return hint
+
+
+def _log_refused(group: BaseExceptionGroup[Refused]) -> float:
+    refused = group.exceptions[0]
+    assert isinstance(refused, Refused)  # groups here have one level  # noqa: S101
+    logger.error("Refused", extra={"code": refused.code, "reason": refused.text})
+    return refused.retry_after or 0.0

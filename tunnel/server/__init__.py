@@ -1,0 +1,1 @@
+"""The server: clients connect to it, visitors reach them through it."""

@@ -1,0 +1,321 @@
+"""One client's whole life on the server."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import secrets
+import socket
+
+import attrs
+import trio
+
+from tunnel import limits
+from tunnel._version import __version__
+from tunnel.errors import Refused, RemoteProtocolError
+from tunnel.handles import SessionStatistics
+from tunnel.model import Address, RefusalCode
+from tunnel.net.contexts import ALPN, ServerTls
+from tunnel.net.endpoint import Endpoint
+from tunnel.net.framed import Notices, next_event
+from tunnel.net.link import Link
+from tunnel.net.muxstream import MuxStream
+from tunnel.net.settings import link_settings
+from tunnel.net.tls import TlsStream
+from tunnel.net.transport import SocketTransport, peer_address
+from tunnel.protocol.handshake import Binding, ClientProved, ConfigureReceived, ServerHandshake
+from tunnel.protocol.keys import Verifier
+from tunnel.protocol.messages import Bound, Capabilities, Message, Rejected, Stopping
+from tunnel.server.listener import Proxy
+from tunnel.server.publish import Publisher, Rules
+from tunnel.server.registry import Owner, Registry, Seat
+from tunnel.yamux import Role
+
+logger = logging.getLogger(__name__)
+
+
+@attrs.frozen
+class Policy:
+    """What a server asks of every client, whoever it is. Seconds throughout.
+
+    Args:
+      rules: what clients may publish.
+      handshake_timeout: TLS, authentication and configuration together.
+      keepalive_interval: silence before a ping.
+      keepalive_timeout: silence after it before the client counts as gone.
+      shutdown_grace: how long live connections may go on when the server stops.
+      carrier: what carries visitors' sockets; None for the best there is.
+    """
+
+    rules: Rules
+    handshake_timeout: float = limits.HANDSHAKE_TIMEOUT
+    keepalive_interval: float = limits.KEEPALIVE_INTERVAL
+    keepalive_timeout: float = limits.KEEPALIVE_TIMEOUT
+    shutdown_grace: float = limits.SHUTDOWN_GRACE
+    carrier: str | None = None
+
+
+#: What this end can take.
+OWN = Capabilities()
+
+
+@attrs.define(eq=False)
+class Server:
+    """What all sessions of a server share.
+
+    Args:
+      policy: what is asked of every client.
+      tls: the certificate that is shown now; a connection keeps the one it began with.
+      verifiers: what is known of each key, by its id.
+      dummy: what unknown keys are checked against.
+    """
+
+    policy: Policy
+    tls: ServerTls
+    verifiers: dict[bytes, Verifier]
+    dummy: Verifier
+    registry: Registry = attrs.field(factory=Registry, init=False)
+    sessions: dict[str, Session] = attrs.field(factory=dict, init=False)
+    draining: trio.Event = attrs.field(factory=trio.Event, init=False)
+    #: Connections that have not proved anything yet.
+    strangers: int = attrs.field(default=0, init=False)
+
+
+class Session:
+    """A client that has proved itself: who it is, the link to it, what it wants published."""
+
+    def __init__(self, session_id: str, seat: Seat, proxies: tuple[Proxy, ...]) -> None:
+        self.session_id = session_id
+        self.seat = seat
+        self.proxies = proxies
+        self.started = trio.current_time()
+        self.link: Link
+        self._notices, self._to_send = trio.open_memory_channel[Message](2 * limits.MAX_PROXIES)
+        self._control: MuxStream | None = None
+        self._control_opened = trio.Event()
+
+    def accept(self, link: Link, stream_id: int) -> Endpoint | None:
+        """The first stream that the client opens is the control stream; there is no other."""
+        if self._control is not None:
+            return None
+        self._control = MuxStream(link, stream_id)
+        self._control_opened.set()
+        return self._control.endpoint
+
+    def say(self, notice: Message) -> None:
+        """Tell the client something, as soon as it can be told."""
+        self._notices.send_nowait(notice)
+
+    async def converse(self) -> None:
+        """Keep up the control stream; the session ends with it."""
+        await self._control_opened.wait()
+        assert self._control is not None  # noqa: S101
+        notices = Notices(self._control)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._send_notices, notices)
+                while await notices.receive() is not None:
+                    pass  # there is nothing yet that a client could say
+                self.link.lose("the client closed the control stream")
+        except* trio.BrokenResourceError as group:
+            self.link.lose(f"control stream: {group.exceptions[0]}")
+        except* RemoteProtocolError as group:
+            self.link.lose(f"protocol error on the control stream: {group.exceptions[0]}")
+
+    async def _send_notices(self, notices: Notices) -> None:
+        async for notice in self._to_send:
+            await notices.send(notice)
+
+    def statistics(self) -> SessionStatistics:
+        """The session now."""
+        return SessionStatistics(
+            self.seat.name,
+            self.seat.address,
+            self.session_id,
+            self.link.carrier.count,
+            self.link.rtt,
+            tuple(proxy.statistics() for proxy in self.proxies if proxy.addresses),
+        )
+
+
+async def serve_client(sock: socket.socket, server: Server) -> None:
+    """One client's whole life: TLS, proofs, its ghost gone, ports up, traffic, ports down.
+
+    Nothing that a peer can cause is raised: each such end is a log line.
+    """
+    tls = TlsStream(SocketTransport(sock), server.tls.context, server_side=True)
+    handshake = _handshake(server)
+    address = Address("?", 0)
+    try:
+        with trio.fail_after(server.policy.handshake_timeout) as patience:
+            address = peer_address(sock)
+            session = await _meet(tls, handshake, address, server)
+            async with server.registry.seat(session.seat):
+                async with trio.open_nursery() as nursery:
+                    answers = await nursery.start(_hold_ports, session, server)
+                    await tls.send_all(handshake.configured(answers))
+                    patience.deadline = math.inf
+                    server.sessions[session.session_id] = session
+                    _log_connected(session)
+                    nursery.start_soon(session.converse)
+                    reason = await session.link.run()
+                    nursery.cancel_scope.cancel()
+            _log_disconnected(session, reason)
+    except* Refused as group:
+        await _refuse(tls, handshake, address, group.exceptions[0])
+    except* RemoteProtocolError as group:
+        await _refuse(tls, handshake, address, group.exceptions[0])
+    except* (OSError, trio.BrokenResourceError) as group:
+        _log_failed(address, str(group.exceptions[0]))
+    except* trio.TooSlowError:
+        _log_failed(address, "too slow")
+    finally:
+        server.sessions.pop(handshake.session_id, None)
+        tls.abort()
+
+
+# --- Getting to know each other ---------------------------------------------------------------
+
+
+def _handshake(server: Server) -> ServerHandshake:
+    return ServerHandshake(
+        lookup=server.verifiers.get,
+        dummy=server.dummy,
+        binding=Binding("certificate", server.tls.leaf_hash),
+        nonce=secrets.token_bytes(32),
+        session_id=secrets.token_hex(16),
+        capabilities=OWN,
+        server_version=__version__,
+    )
+
+
+async def _meet(
+    tls: TlsStream, handshake: ServerHandshake, address: Address, server: Server
+) -> Session:
+    """TLS, then the handshake up to what the client wants published."""
+    server.strangers += 1
+    try:
+        await tls.do_handshake()
+        if tls.alpn != ALPN:
+            raise trio.BrokenResourceError(f"not a client: it does not speak {ALPN}")
+        await tls.send_all(handshake.challenge())
+        proved = await next_event(handshake, tls)
+    finally:
+        server.strangers -= 1
+    assert isinstance(proved, ClientProved)  # the handshake's table  # noqa: S101
+    await tls.send_all(handshake.accept(name=proved.name))
+    wanted = await next_event(handshake, tls)
+    assert isinstance(wanted, ConfigureReceived)  # the same  # noqa: S101
+    return _session(tls, handshake, address, proved, wanted, server)
+
+
+def _session(
+    tls: TlsStream,
+    handshake: ServerHandshake,
+    address: Address,
+    proved: ClientProved,
+    wanted: ConfigureReceived,
+    server: Server,
+) -> Session:
+    owner = Owner(proved.key_id.hex(), proved.client_id)
+    seat = Seat(owner, proved.instance_id, proved.attempt, proved.name, address)
+    proxies = (
+        Proxy(
+            number,
+            want.name,
+            want.publish_addr,
+            want.publish_port,
+            want.preferred_port,
+            want.local_port,
+        )
+        for number, want in enumerate(wanted.proxies)
+    )
+    session = Session(handshake.session_id, seat, tuple(proxies))
+    policy = server.policy
+    settings = link_settings(
+        OWN,
+        proved.capabilities,
+        keepalive_interval=policy.keepalive_interval,
+        keepalive_timeout=policy.keepalive_timeout,
+    )
+    session.link = Link(tls, Role.SERVER, settings, session.accept, carrier=policy.carrier)
+    seat.evict = session.link.lose
+    return session
+
+
+async def _refuse(
+    tls: TlsStream, handshake: ServerHandshake, address: Address, error: BaseException
+) -> None:
+    """Say no so that it arrives, and log it once."""
+    if not isinstance(error, Refused):
+        error = Refused(RefusalCode.PROTOCOL, str(error))
+    event = "Authentication failed" if error.code == RefusalCode.AUTHENTICATION else "Refused"
+    logger.warning(event, extra={"address": str(address), "code": error.code, "reason": error.text})
+    with trio.move_on_after(limits.REFUSAL_DRAIN_TIMEOUT):
+        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            await tls.send_all(handshake.refuse(error.code, error.text, error.retry_after))
+            await tls.refuse()
+
+
+# --- Ports ------------------------------------------------------------------------------------
+
+
+async def _hold_ports(
+    session: Session,
+    server: Server,
+    *,
+    task_status: trio.TaskStatus[tuple[Bound | Rejected, ...]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Own the session's listeners, until the server drains; then let what lives finish."""
+    async with trio.open_nursery() as ports:
+        publisher = Publisher(
+            ports, server.policy.rules, session.seat, server.registry, session.link
+        )
+        answers = await publisher.publish_all(session.proxies)
+        for proxy, answer in zip(session.proxies, answers, strict=True):
+            if isinstance(answer, Rejected) and answer.code.passes:
+                ports.start_soon(_publish_later, publisher, proxy, session)
+        task_status.started(tuple(answers))
+        await server.draining.wait()
+        ports.cancel_scope.cancel()
+    session.say(Stopping())
+    with trio.move_on_after(server.policy.shutdown_grace):
+        await session.link.carrier.wait_idle()
+    session.link.end("the server stops")
+
+
+async def _publish_later(publisher: Publisher, proxy: Proxy, session: Session) -> None:
+    session.say(await publisher.keep_trying(proxy))
+
+
+# --- Log lines --------------------------------------------------------------------------------
+
+
+def _log_connected(session: Session) -> None:
+    logger.info(
+        "Client connected",
+        extra={
+            "client": session.seat.name,
+            "address": str(session.seat.address),
+            "session": session.session_id[:8],
+            "proxies": sum(1 for proxy in session.proxies if proxy.addresses),
+        },
+    )
+
+
+def _log_disconnected(session: Session, reason: str) -> None:
+    logger.info(
+        "Client disconnected",
+        extra={
+            "client": session.seat.name,
+            "address": str(session.seat.address),
+            "session": session.session_id[:8],
+            "reason": reason,
+            "duration": round(trio.current_time() - session.started, 1),
+        },
+    )
+
+
+def _log_failed(address: Address, reason: str) -> None:
+    logger.info("Handshake failed", extra={"address": str(address), "reason": reason})
