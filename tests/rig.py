@@ -120,7 +120,7 @@ def proxy(local_port: int, publish_port: int = 0, name: str = "web", **settings)
         publish_port,
         settings.pop("local_addr", "127.0.0.1"),
         local_port,
-        **{"retries": 1} | settings,
+        **{"retries": 0} | settings,
     )
 
 

@@ -58,6 +58,11 @@ class Fault:
     key: str | None
     message: str
 
+    def text(self, source: str) -> str:
+        """One line for people: ``source:line: key: message``, without the parts that are None."""
+        place = source if self.line is None else f"{source}:{self.line}"
+        return ": ".join(part for part in (place, self.key, self.message) if part is not None)
+
 
 class ConfigError(TunnelError):
     """A configuration has faults; all of them are in `faults`, `source` says in which file."""
@@ -65,15 +70,7 @@ class ConfigError(TunnelError):
     def __init__(self, source: str, faults: list[Fault]) -> None:
         self.source = source
         self.faults = faults
-        super().__init__("\n".join(map(self._line, faults)))
-
-    def _line(self, fault: Fault) -> str:
-        place = self.source if fault.line is None else f"{self.source}:{fault.line}"
-        return (
-            f"{place}: {fault.message}"
-            if fault.key is None
-            else f"{place}: {fault.key}: {fault.message}"
-        )
+        super().__init__("\n".join(fault.text(source) for fault in faults))
 
 
 class StoreError(TunnelError):

@@ -17,6 +17,8 @@ MIB: Final = 1024 * KIB
 HANDSHAKE_TIMEOUT: Final = 10.0
 #: Name, TCP, TLS and handshake together (client).
 CONNECT_TIMEOUT: Final = 10.0
+#: Connections that have not proved anything yet; each may hold a TLS state for the time above.
+MAX_STRANGERS: Final = 1024
 #: A frame from a peer that has proved nothing. The largest honest one (2a) is under 1 KiB.
 MAX_FRAME_BEFORE_AUTHENTICATION: Final = 4 * KIB
 #: A frame from a peer that has: 256 proxies at 200 bytes each fit with room.
@@ -35,6 +37,17 @@ MAX_NAME_LENGTH: Final = 64
 MAX_PROXIES: Final = 256
 #: A key that a person made up must have at least this many characters.
 MIN_AUTH_KEY_LENGTH: Final = 16
+
+# --- Configuration --------------------------------------------------------------------------
+
+#: Where a server listens for its clients unless told otherwise.
+SERVER_PORT: Final = 8443
+#: The times that a key may ask for. Less than a millisecond would be a busy loop, more than a day
+#: is a slip of the unit.
+MIN_DURATION: Final = 0.001
+MAX_DURATION: Final = 86_400.0
+#: A visitor holds his connection all the while.
+MAX_LOCAL_CONNECT_RETRIES: Final = 1000
 
 # --- Staying in touch -----------------------------------------------------------------------
 

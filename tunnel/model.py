@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import enum
 import ipaddress
+import unicodedata
+from typing import Final
 
 import attrs
+
+from tunnel import limits
 
 ANY = "*"
 """The address that means every address of the machine, IPv4 and IPv6."""
@@ -20,6 +24,24 @@ class Address:
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+#: Characters that would change how a log line or a table is read: control, format (which has the
+#: bidirectional overrides), surrogate, unassigned, line and paragraph separators.
+_NOT_IN_NAMES: Final = {"Cc", "Cf", "Cs", "Cn", "Zl", "Zp"}
+
+
+def name_fault(name: str) -> str | None:
+    """What is wrong with the name of a client or proxy, or None. Chinese is fine."""
+    if not 0 < len(name) <= limits.MAX_NAME_LENGTH:
+        return f"must have 1 to {limits.MAX_NAME_LENGTH} characters"
+    if name != name.strip():
+        return "begins or ends with a space"
+    if not unicodedata.is_normalized("NFC", name):
+        return "is not in Unicode's normal form NFC"
+    if any(unicodedata.category(character) in _NOT_IN_NAMES for character in name):
+        return "has a control or invisible character"
+    return None
 
 
 def unmap(host: str) -> str:

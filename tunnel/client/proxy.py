@@ -36,7 +36,7 @@ class LocalProxy:
       local_addr: an address, a name, or "unix:/path".
       local_port: 0 for a Unix socket.
       proxy_protocol: "v1" or "v2" to tell the local service who visits it.
-      retries: how often the local service is tried, at least once.
+      retries: how often the local service is tried again for one visitor.
       retry_delay: seconds between two tries.
     """
 
@@ -125,7 +125,7 @@ class LocalProxy:
     async def _dial_patiently(self) -> socket.socket | ResetCode:
         """A connection to the local service, or why there is none after the last try."""
         code = ResetCode.NONE
-        for attempt in range(max(self.retries, 1)):
+        for attempt in range(1 + self.retries):
             if attempt:
                 await trio.sleep(self.retry_delay)
             try:

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 import re
-import unicodedata
 from typing import Any, Final
 
 from tunnel import limits
 from tunnel.errors import RemoteProtocolError
-from tunnel.model import ANY, Address
+from tunnel.model import ANY, Address, name_fault
 from tunnel.protocol.framing import Json
 
 _HEX: Final = re.compile(r"[0-9a-f]*\Z")
-#: Characters that would change how a log line or a table is read: control, format (which has the
-#: bidirectional overrides), surrogate, unassigned, line and paragraph separators.
-_FORBIDDEN: Final = {"Cc", "Cf", "Cs", "Cn", "Zl", "Zp"}
 _MISSING: Final = object()
 
 
@@ -77,19 +73,6 @@ def name(message: Json, key: str) -> str:
     if fault:
         raise RemoteProtocolError(f"{key} {fault}")
     return value
-
-
-def name_fault(value: str) -> str | None:
-    """What is wrong with a name, or None. Chinese is fine, an invisible character is not."""
-    if not 0 < len(value) <= limits.MAX_NAME_LENGTH:
-        return f"must have 1 to {limits.MAX_NAME_LENGTH} characters"
-    if value != value.strip():
-        return "begins or ends with a space"
-    if not unicodedata.is_normalized("NFC", value):
-        return "is not in Unicode's normal form NFC"
-    if any(unicodedata.category(character) in _FORBIDDEN for character in value):
-        return "has a control or invisible character"
-    return None
 
 
 def host(message: Json, key: str) -> str:

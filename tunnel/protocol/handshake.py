@@ -249,6 +249,7 @@ class ServerHandshake(_Conversation):
         random bytes that nobody knows.
       binding: what this end ties the proofs to.
       nonce: 32 random bytes.
+      session_id: names the session in both logs; 32 hexadecimal digits.
       capabilities: what this end can take.
       server_version: told once the client has proved itself.
     """
@@ -260,10 +261,12 @@ class ServerHandshake(_Conversation):
         dummy: Verifier,
         binding: Binding,
         nonce: bytes,
+        session_id: str,
         capabilities: Capabilities,
         server_version: str,
     ) -> None:
         super().__init__(_SERVER, _State.START, binding)
+        self.session_id = session_id
         self._lookup = lookup
         self._dummy = dummy
         self._nonce = nonce
@@ -336,11 +339,11 @@ class ServerHandshake(_Conversation):
             hello.capabilities,
         )
 
-    def accept(self, *, session: str, name: str) -> bytes:
+    def accept(self, *, name: str) -> bytes:
         """3a and 3b: the client is in, under this name; go on to its `configure`."""
         self._move(_State.DECIDE, _State.AWAIT_CONFIGURE)
         frame = messages.encode(
-            Authenticated(session, name, self._server_version, self._capabilities)
+            Authenticated(self.session_id, name, self._server_version, self._capabilities)
         )
         self._transcript.add(frame)
         proof = mac(self._verifier.server_key, _SERVER_LABEL + self._transcript.digest())
