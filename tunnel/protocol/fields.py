@@ -107,3 +107,11 @@ def texts(message: Json, key: str, most: int, longest: int) -> tuple[str, ...]:
 def address(message: Json) -> Address:
     """A literal address and a port."""
     return Address(host(message, "host"), integer(message, "port", 1, 65535))
+
+
+def harmless(text: str) -> str:
+    """The text with what could move a cursor or hide something replaced, and cut to size."""
+    shown = "".join(
+        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text
+    )
+    return shown[: limits.MAX_REFUSAL_TEXT]

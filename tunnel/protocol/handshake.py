@@ -8,24 +8,32 @@
 
 Both proofs cover every frame before them exactly as it was sent, and the server's certificate: a
 byte changed on the way, or another certificate in between, and they do not fit. The order of
-messages is a table (`_SERVER`, `_CLIENT`); a message that it does not expect ends the connection.
+messages is a table (`SERVER` and `CLIENT` in `conversation`); a message that it does not expect
+ends the connection.
 """
 
 from __future__ import annotations
 
-import enum
 import hashlib
 import hmac
 from collections.abc import Callable
-from typing import Final, TypeAlias, TypeVar
+from typing import Final, TypeAlias
 
 import attrs
 
 from tunnel import limits
-from tunnel.errors import LocalProtocolError, Refused, RemoteProtocolError
+from tunnel.errors import Refused, RemoteProtocolError
 from tunnel.model import RefusalCode
 from tunnel.protocol import messages
-from tunnel.protocol.framing import FrameDecoder
+from tunnel.protocol.conversation import (
+    CLIENT,
+    NEED_DATA,
+    SERVER,
+    Binding,
+    Conversation,
+    State,
+    Waiting,
+)
 from tunnel.protocol.keys import ClientKeys, Verifier, mac
 from tunnel.protocol.messages import (
     VERSION,
@@ -36,61 +44,27 @@ from tunnel.protocol.messages import (
     Challenge,
     Configure,
     Configured,
-    Message,
     Proof,
     ProxyRequest,
     RefusedMessage,
     Rejected,
 )
 
+__all__ = [
+    "NEED_DATA",
+    "Binding",
+    "ChallengeReceived",
+    "ClientHandshake",
+    "ClientProved",
+    "ConfigureReceived",
+    "ConfiguredReceived",
+    "ServerHandshake",
+    "ServerProved",
+    "Waiting",
+]
+
 _CLIENT_LABEL: Final = b"tls-tunnel/1 client proof\0"
 _SERVER_LABEL: Final = b"tls-tunnel/1 server proof\0"
-_TRANSCRIPT_LABEL: Final = b"tls-tunnel/1\0"
-
-
-class Waiting(enum.Enum):
-    """`next_event` needs more bytes."""
-
-    NEED_DATA = enum.auto()
-
-
-NEED_DATA: Final = Waiting.NEED_DATA
-
-
-@attrs.frozen
-class Binding:
-    """What ties the proofs to the connection.
-
-    Args:
-      kind: "certificate", or "none" if both files say that a proxy in between ends TLS.
-      leaf_hash: SHA-256 of the server's certificate in DER, as this end sees it; 32 bytes.
-    """
-
-    kind: str
-    leaf_hash: bytes = b""
-
-    def to_bytes(self) -> bytes:
-        """B of the protocol: 33 bytes."""
-        if self.kind == "certificate":
-            return b"\1" + self.leaf_hash
-        return b"\0" + bytes(32)
-
-
-class _Transcript:
-    """T of the protocol: the frames so far, exactly as sent, and the binding."""
-
-    def __init__(self, binding: Binding) -> None:
-        self._hash = hashlib.sha256(_TRANSCRIPT_LABEL + binding.to_bytes())
-
-    def add(self, frame: bytes) -> None:
-        self._hash.update(frame)
-
-    def digest(self) -> bytes:
-        return self._hash.copy().digest()
-
-
-def _xor(one: bytes, other: bytes) -> bytes:
-    return bytes(a ^ b for a, b in zip(one, other, strict=True))
 
 
 # --- Events ----------------------------------------------------------------------------------
@@ -141,106 +115,11 @@ ServerEvent: TypeAlias = ClientProved | ConfigureReceived
 ClientEvent: TypeAlias = ChallengeReceived | ServerProved | ConfiguredReceived
 
 
-class _State(enum.Enum):
-    """Where the conversation is; named for what this end waits for, or has to do."""
-
-    START = "has to begin"
-    AWAIT_CHALLENGE = "waits for challenge"
-    ANSWER_CHALLENGE = "has to authenticate"
-    AWAIT_AUTHENTICATE = "waits for authenticate"
-    AWAIT_CLIENT_PROOF = "waits for the client's proof"
-    DECIDE = "has to accept or refuse"
-    AWAIT_AUTHENTICATED = "waits for authenticated"
-    AWAIT_SERVER_PROOF = "waits for the server's proof"
-    CONFIGURE = "has to configure"
-    AWAIT_CONFIGURE = "waits for configure"
-    ANSWER_CONFIGURE = "has to answer configure"
-    AWAIT_CONFIGURED = "waits for configured"
-    DONE = "is done"
-    FAILED = "has failed"
+def _xor(one: bytes, other: bytes) -> bytes:
+    return bytes(a ^ b for a, b in zip(one, other, strict=True))
 
 
-#: What each side waits for, message by message; anything else then is an error.
-_SERVER: Final = {
-    _State.AWAIT_AUTHENTICATE: (Authenticate, _State.AWAIT_CLIENT_PROOF),
-    _State.AWAIT_CLIENT_PROOF: (Proof, _State.DECIDE),
-    _State.AWAIT_CONFIGURE: (Configure, _State.ANSWER_CONFIGURE),
-}
-_CLIENT: Final = {
-    _State.AWAIT_CHALLENGE: (Challenge, _State.ANSWER_CHALLENGE),
-    _State.AWAIT_AUTHENTICATED: (Authenticated, _State.AWAIT_SERVER_PROOF),
-    _State.AWAIT_SERVER_PROOF: (Proof, _State.CONFIGURE),
-    _State.AWAIT_CONFIGURED: (Configured, _State.DONE),
-}
-_Table: TypeAlias = dict[_State, tuple[type, _State]]
-_M = TypeVar("_M")
-
-
-class _Conversation:
-    """What both sides share: frames, order, transcript."""
-
-    def __init__(self, table: _Table, state: _State, binding: Binding) -> None:
-        self._table = table
-        self._state = state
-        self._decoder = FrameDecoder(limits.MAX_FRAME_BEFORE_AUTHENTICATION)
-        self._transcript = _Transcript(binding)
-        self._binding = binding
-        self._eof = False
-
-    def receive_data(self, data: bytes) -> None:
-        """Take bytes that the wire brought; empty ones mean its end."""
-        if data:
-            self._decoder.feed(data)
-        else:
-            self._eof = True
-
-    @property
-    def trailing_data(self) -> bytes:
-        """What came behind the last message: the first bytes of Yamux."""
-        return self._decoder.trailing
-
-    def _next_message(self) -> tuple[Message, bytes] | None:
-        """The next message if this end waits for one, and the state moved along the table."""
-        if self._state not in self._table:
-            return None
-        frame = self._decoder.next_frame()
-        if frame is None:
-            if self._eof:
-                raise RemoteProtocolError(f"closed while this end {self._state.value}")
-            return None
-        message = messages.decode(frame)
-        if isinstance(message, RefusedMessage):
-            self._refused(message)
-        expected, following = self._table[self._state]
-        if not isinstance(message, expected):
-            raise RemoteProtocolError(f"{message.kind} came while this end {self._state.value}")
-        self._state = following
-        return message, frame  # type: ignore[return-value]  # the table has no Unknown in it
-
-    def _refused(self, message: RefusedMessage) -> None:
-        raise RemoteProtocolError(f"only a server refuses, and this was a client: {message.code}")
-
-    def _parse(self, read: Callable[[], _M]) -> _M:
-        if self._state is _State.FAILED:
-            raise RemoteProtocolError("this conversation has failed before")
-        try:
-            return read()
-        except (RemoteProtocolError, Refused):
-            self._state = _State.FAILED
-            raise
-
-    def _move(self, expected: _State, following: _State) -> None:
-        if self._state is not expected:
-            raise LocalProtocolError(f"this end {self._state.value}")
-        self._state = following
-
-    def _no_read_ahead(self) -> None:
-        """Nothing may come before it was asked for."""
-        if self._decoder.trailing:
-            raise RemoteProtocolError("the client sent more than it was asked for")
-
-
-class ServerHandshake(_Conversation):
+class ServerHandshake(Conversation):
     """The server's side.
 
     Args:
@@ -265,7 +144,7 @@ class ServerHandshake(_Conversation):
         capabilities: Capabilities,
         server_version: str,
     ) -> None:
-        super().__init__(_SERVER, _State.START, binding)
+        super().__init__(SERVER, State.START, binding)
         self.session_id = session_id
         self._lookup = lookup
         self._dummy = dummy
@@ -277,7 +156,7 @@ class ServerHandshake(_Conversation):
 
     def challenge(self) -> bytes:
         """The first thing to send."""
-        self._move(_State.START, _State.AWAIT_AUTHENTICATE)
+        self._move(State.START, State.AWAIT_AUTHENTICATE)
         frame = messages.encode(Challenge(VERSION, (self._binding.kind,), self._nonce))
         self._transcript.add(frame)
         return frame
@@ -341,7 +220,7 @@ class ServerHandshake(_Conversation):
 
     def accept(self, *, name: str) -> bytes:
         """3a and 3b: the client is in, under this name; go on to its `configure`."""
-        self._move(_State.DECIDE, _State.AWAIT_CONFIGURE)
+        self._move(State.DECIDE, State.AWAIT_CONFIGURE)
         frame = messages.encode(
             Authenticated(self.session_id, name, self._server_version, self._capabilities)
         )
@@ -352,16 +231,16 @@ class ServerHandshake(_Conversation):
 
     def configured(self, answers: tuple[Bound | Rejected, ...]) -> bytes:
         """5: an answer for each proxy. Yamux begins behind it."""
-        self._move(_State.ANSWER_CONFIGURE, _State.DONE)
+        self._move(State.ANSWER_CONFIGURE, State.DONE)
         return messages.encode(Configured(answers))
 
     def refuse(self, code: str, text: str, retry_after: float | None = None) -> bytes:
         """No; allowed at any point before `configured`. Close after it, so that it arrives."""
-        self._state = _State.FAILED
+        self._state = State.FAILED
         return messages.encode(RefusedMessage(code, text, retry_after))
 
 
-class ClientHandshake(_Conversation):
+class ClientHandshake(Conversation):
     """The client's side.
 
     Args:
@@ -387,7 +266,7 @@ class ClientHandshake(_Conversation):
         attempt: int,
         capabilities: Capabilities,
     ) -> None:
-        super().__init__(_CLIENT, _State.AWAIT_CHALLENGE, binding)
+        super().__init__(CLIENT, State.AWAIT_CHALLENGE, binding)
         self._keys = keys
         self._authenticated: Authenticated | None = None
         self._hello = Authenticate(
@@ -456,7 +335,7 @@ class ClientHandshake(_Conversation):
 
     def authenticate(self) -> bytes:
         """2a and 2b, to be sent in one write."""
-        self._move(_State.ANSWER_CHALLENGE, _State.AWAIT_AUTHENTICATED)
+        self._move(State.ANSWER_CHALLENGE, State.AWAIT_AUTHENTICATED)
         frame = messages.encode(self._hello)
         self._transcript.add(frame)
         stored_key = self._keys.verifier.stored_key
@@ -467,5 +346,5 @@ class ClientHandshake(_Conversation):
 
     def configure(self, proxies: tuple[ProxyRequest, ...]) -> bytes:
         """4: what to publish."""
-        self._move(_State.CONFIGURE, _State.AWAIT_CONFIGURED)
+        self._move(State.CONFIGURE, State.AWAIT_CONFIGURED)
         return messages.encode(Configure(proxies))

@@ -202,18 +202,10 @@ class RefusedMessage:
     def from_json(cls, message: Json) -> RefusedMessage:
         """Read the message's keys; the text, which a stranger may have written, made harmless."""
         return cls(
-            harmless(fields.text(message, "code", 32)),
-            harmless(fields.text(message, "text", limits.MAX_FRAME_BEFORE_AUTHENTICATION)),
+            fields.harmless(fields.text(message, "code", 32)),
+            fields.harmless(fields.text(message, "text", limits.MAX_FRAME_BEFORE_AUTHENTICATION)),
             fields.seconds(message, "retry_after"),
         )
-
-
-def harmless(text: str) -> str:
-    """The text with what could move a cursor or hide something replaced, and cut to size."""
-    shown = "".join(
-        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text
-    )
-    return shown[: limits.MAX_REFUSAL_TEXT]
 
 
 @attrs.frozen
@@ -308,7 +300,7 @@ class Rejected:
         return cls(
             fields.integer(message, "id", 0, _U32),
             RejectionCode(code) if known else RejectionCode.INTERNAL,
-            harmless(fields.text(rejected, "text", 1024)),
+            fields.harmless(fields.text(rejected, "text", 1024)),
         )
 
 
@@ -396,7 +388,7 @@ def decode(frame: bytes) -> Message | Unknown:
       RemoteProtocolError: anything is wrong with it; says which key.
     """
     value = decode_json(frame_body(frame))
-    kind = harmless(fields.text(value, "type", 64))
+    kind = fields.harmless(fields.text(value, "type", 64))
     reader = _READERS.get(kind)
     if reader is None:
         return Unknown(kind)

@@ -1,0 +1,56 @@
+# Two commands do all the set-up on a fresh machine: `make demo` and `make test`.
+# They need Python 3.11 or newer (with its venv module) and make; the rest is installed into .venv.
+
+PYTHON ?= $(shell for p in python3.14 python3.13 python3.12 python3.11 python3 python; do \
+	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+WORKERS ?= auto
+
+.PHONY: help demo test check style types unit e2e fuzz bench clean
+
+help:  ## Show this help.
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+$(VENV)/.installed: pyproject.toml
+	@test -n "$(PYTHON)" || { echo "tls-tunnel needs Python 3.11 or newer with its venv module" \
+		"(Debian: apt install python3-venv)"; exit 1; }
+	@echo "Installing into $(VENV) with $(PYTHON) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	@$(BIN)/python -m pip install --quiet --editable . --group dev
+	@touch $@
+
+demo: $(VENV)/.installed  ## A web service, a server and a client: see a tunnel live and die.
+	@$(BIN)/python docs/examples/demo.py
+
+test: check e2e  ## Everything that CI runs: style, types, all tests, a short fuzz.
+	@$(BIN)/python -m fuzz.fuzz_yamux --seconds 10
+	@$(BIN)/python -m fuzz.fuzz_protocol --seconds 10
+
+check: style types unit  ## What every commit keeps green: style, types, fast tests.
+
+style: $(VENV)/.installed
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+
+types: $(VENV)/.installed
+	@$(BIN)/mypy
+
+unit: $(VENV)/.installed
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --ignore=tests/e2e
+
+e2e: $(VENV)/.installed  ## The scenarios, with real processes.
+	@$(BIN)/python -m pytest -q -n $(WORKERS) tests/e2e
+
+fuzz: $(VENV)/.installed  ## Fuzz engine and protocol for SECONDS each (default 600).
+	@$(BIN)/python -m fuzz.fuzz_yamux --seconds $(or $(SECONDS),600)
+	@$(BIN)/python -m fuzz.fuzz_protocol --seconds $(or $(SECONDS),600)
+
+bench: $(VENV)/.installed  ## Print how quickly ports are freed, sessions made, and what memory they take.
+	@$(BIN)/python -m tests.benchmarks.bench_sessions
+	@$(BIN)/python -m tests.benchmarks.bench_engine
+
+clean:  ## Remove what the other targets made.
+	@rm -rf $(VENV) .demo .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
