@@ -1,0 +1,189 @@
+"""What can be typed: the commands, their options, and what each says of itself."""
+
+from __future__ import annotations
+
+import enum
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tunnel import limits
+from tunnel.cli.options import Form, command, parse_address, start_logging
+from tunnel.model import Address
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,  # they print local variables, and keys are among them
+    rich_markup_mode=None,  # plain text, and no third of a second for a frame around it
+)
+
+
+class Kind(enum.StrEnum):
+    """Whose configuration."""
+
+    SERVER = "server"
+    CLIENT = "client"
+
+
+#: What a client's template dials until somebody writes the name of a real server there.
+EXAMPLE = Address("tunnel.example.com", limits.SERVER_PORT)
+
+
+def _address(text: str) -> Address:
+    return parse_address(text, limits.SERVER_PORT)
+
+
+Config = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="The configuration.")]
+Server = Annotated[
+    Address | None,
+    typer.Option(
+        parser=_address, metavar="HOST[:PORT]", help="Where clients reach the server (port 8443)."
+    ),
+]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")]
+
+
+@app.callback()
+@command
+def tls_tunnel() -> None:
+    """Publish services from behind a NAT through a server with a public address."""
+
+
+@app.command()
+@command
+def server(ctx: typer.Context, config: Config = Path("server.toml")) -> None:
+    """Run the server until SIGINT or SIGTERM."""
+    start_logging(ctx.obj)
+    from tunnel.cli.loading import load_server
+
+    value = load_server(config)
+    from tunnel.cli.run import serve
+
+    serve(value, config)
+
+
+@app.command()
+@command
+def client(ctx: typer.Context, config: Config = Path("client.toml")) -> None:
+    """Run the client, reconnecting for ever, until SIGINT or SIGTERM."""
+    start_logging(ctx.obj)
+    from tunnel.cli.loading import load_client
+
+    value = load_client(config)
+    from tunnel.cli.run import connect
+
+    connect(value, config)
+
+
+@app.command()
+@command
+def check(
+    config: Config,
+    form: Annotated[
+        Form, typer.Option("--format", "-f", help="For people or for programs.")
+    ] = Form.TEXT,
+) -> None:
+    """Say every fault of a configuration; exit with 1 if there is one."""
+    from tunnel.cli import loading
+
+    if form is Form.TEXT:
+        report = loading.check(config)
+        print(report.as_text(str(config)))
+    else:
+        report = loading.check_or_report(config)
+        print(json.dumps(report.as_json(), indent=2))
+    if not report.valid:
+        raise typer.Exit(1)
+
+
+@app.command()
+@command
+def template(
+    kind: Annotated[Kind, typer.Argument(help="Whose.", show_default=False)],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Where to, instead of stdout."),
+    ] = None,
+    key: Annotated[
+        str | None, typer.Option(metavar="KEY", help="The auth_key; without it a new one.")
+    ] = None,
+    server: Server = None,
+    pin: Annotated[
+        str | None, typer.Option(metavar="PIN", help="The server's pin, for a client.")
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Write a commented configuration to start from."""
+    from tunnel.cli import making
+
+    chosen = making.new_key() if key is None else key
+    address = server or EXAMPLE
+    if kind is Kind.CLIENT:
+        text = making.client_text(key=chosen, server=address, pin=pin)
+    elif pin is None:
+        text = making.server_text(key=chosen, port=address.port)
+    else:
+        raise typer.BadParameter("a pin is for the client's configuration", param_hint="--pin")
+    if output is None:
+        print(text, end="")
+    else:
+        making.write_configuration(output, text, force=force)
+    if key is None:
+        print("note: this auth_key is new; the other side needs the same one", file=sys.stderr)
+
+
+@app.command()
+@command
+def init(
+    directory: Annotated[
+        Path, typer.Argument(metavar="[DIR]", help="Where to; made if it is missing.")
+    ] = Path(),
+    server: Server = None,
+    force: Force = False,
+) -> None:
+    """Write a server's and a client's configuration that fit together, and a certificate."""
+    from tunnel.cli.making import make_pair
+
+    print(make_pair(directory, server or _address("localhost"), force=force), end="")
+
+
+@app.command()
+@command
+def cert(
+    cert_out: Annotated[Path, typer.Option(help="The certificate (PEM).")] = Path("cert.pem"),
+    key_out: Annotated[Path, typer.Option(help="Its key (PEM, mode 0600).")] = Path("key.pem"),
+    common_name: Annotated[str, typer.Option(help="The server's name or address.")] = "localhost",
+    alt_names: Annotated[
+        str, typer.Option(metavar="A,B", help="More names and addresses.", show_default=False)
+    ] = "",
+    force: Force = False,
+) -> None:
+    """Make a self-signed certificate; print its fingerprint and its pin."""
+    from tunnel.cli.making import make_certificate
+
+    names = [common_name, *filter(None, (name.strip() for name in alt_names.split(",")))]
+    fingerprint, pin = make_certificate(cert_out, key_out, names, force=force)
+    print(f"certificate          {cert_out}")
+    print(f"key                  {key_out}")
+    print(f"SHA-256 fingerprint  {fingerprint}")
+    print(f"pin                  {pin}")
+
+
+@app.command()
+@command
+def keygen() -> None:
+    """Print a new 256-bit key, for auth_key."""
+    from tunnel.cli.making import new_key
+
+    print(new_key())
+
+
+def single(name: str) -> None:
+    """Run one command as the program `tls-tunnel-NAME`."""
+    alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    alone.command(name)({"server": server, "client": client}[name])
+    alone(prog_name=f"tls-tunnel-{name}")

@@ -1,0 +1,126 @@
+"""Configuration files: reading one for a program that starts, checking one for a person."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from tunnel import store
+from tunnel.config.load import Loaded, detect, examine
+from tunnel.config.load import load_client as parse_client
+from tunnel.config.load import load_server as parse_server
+from tunnel.config.model import ClientConfig, ServerConfig
+from tunnel.config.report import Report
+from tunnel.errors import Fault, StoreError
+
+logger = logging.getLogger(__name__)
+
+C = TypeVar("C", ServerConfig, ClientConfig)
+
+#: The keys that name a file which must be there when the program starts, and which are secret.
+FILES = {"cert_path": False, "key_path": True, "auth_key_file": True, "ca_cert_path": False}
+
+
+def load_server(path: Path) -> ServerConfig:
+    """The server's configuration; logs what is odd in it.
+
+    Raises:
+      ConfigError: it has faults.
+      StoreError: it cannot be read.
+    """
+    text = read_text(path, "server")
+    return _usable(path, parse_server(text, source=str(path), environ=os.environ))
+
+
+def load_client(path: Path) -> ClientConfig:
+    """The client's configuration; logs what is odd in it.
+
+    Raises:
+      ConfigError: it has faults.
+      StoreError: it cannot be read.
+    """
+    text = read_text(path, "client")
+    return _usable(path, parse_client(text, source=str(path), environ=os.environ))
+
+
+def check(path: Path) -> Report:
+    """All that is to be said about a file, and about the files that it names.
+
+    Raises:
+      StoreError: it cannot be read.
+    """
+    text = read_text(path)
+    kind = detect(text)
+    found = examine(text, kind, os.environ)
+    warnings = list(found.warnings)
+    if found.value is not None:
+        warnings += [*_exposure(path, found.value), *_references(path, found.value)]
+    return Report(kind, tuple(found.errors), tuple(warnings))
+
+
+def check_or_report(path: Path) -> Report:
+    """The same where only a report will do: that the file cannot be read is its one fault."""
+    try:
+        return check(path)
+    except StoreError as error:
+        return Report(None, (Fault(None, None, str(error)),), ())
+
+
+def read_text(path: Path, kind: str = "server|client") -> str:
+    """The text of a configuration; `kind` is whose, to say how one is made.
+
+    Raises:
+      StoreError: there is no such file, or it is not text.
+    """
+    try:
+        return path.read_bytes().decode()
+    except FileNotFoundError as error:
+        raise StoreError(
+            f"there is no file {path}; write one with: tls-tunnel template {kind} -o {path}"
+        ) from error
+    except OSError as error:
+        raise StoreError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise StoreError(f"{path}:{line}: this is not UTF-8 text") from error
+
+
+def _usable(path: Path, loaded: Loaded[C]) -> C:
+    _log(path, [*loaded.warnings, *_exposure(path, loaded.value)])
+    return loaded.value
+
+
+def _log(path: Path, warnings: Iterable[Fault]) -> None:
+    for warning in warnings:
+        place = str(path) if warning.line is None else f"{path}:{warning.line}"
+        key = {} if warning.key is None else {"key": warning.key}
+        logger.warning("Configuration", extra={"file": place, **key, "warning": warning.message})
+
+
+def _exposure(path: Path, value: ServerConfig | ClientConfig) -> Iterator[Fault]:
+    """A warning if the file holds the key and others can read it."""
+    holds_key = value.auth_key is not None and "TLS_TUNNEL_AUTH_KEY" not in os.environ
+    if holds_key and (problem := store.exposed(path)):
+        yield Fault(None, "auth_key", problem)
+
+
+def _references(path: Path, value: ServerConfig | ClientConfig) -> Iterator[Fault]:
+    """A warning for each file that the configuration names and that is missing or exposed here.
+
+    Not an error: a configuration may be checked on another machine than the one it is for.
+    """
+    for key, secret in FILES.items():
+        if (named := getattr(value, key, None)) is None:
+            continue
+        try:
+            file = store.resolve(named, beside=path.parent)
+        except StoreError as error:
+            yield Fault(None, key, str(error))
+            continue
+        if not os.access(file, os.R_OK):
+            yield Fault(None, key, f"there is no file {file}, or it cannot be read")
+        elif secret and (problem := store.exposed(file)):
+            yield Fault(None, key, problem)

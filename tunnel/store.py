@@ -1,0 +1,310 @@
+"""Files and keys: where state is kept, how it is written, what a certificate is known by.
+
+Nothing here is secret in its name or its errors; what is secret is in files that only their owner
+can read, written whole or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import re
+import secrets
+import stat
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import attrs
+
+from tunnel import limits
+from tunnel.certificates import (
+    Certificate,
+    fingerprint,
+    first_der,
+    make_certificate,
+    renew,
+    spki_pin,
+)
+from tunnel.errors import StoreError
+
+__all__ = [
+    "OWN_NAMES",
+    "Certificate",
+    "File",
+    "client_id",
+    "exposed",
+    "fingerprint",
+    "leaf_der",
+    "make_certificate",
+    "own_certificate",
+    "read_auth_key",
+    "resolve",
+    "spki_pin",
+    "state_directory",
+    "write_atomic",
+]
+
+logger = logging.getLogger(__name__)
+
+#: A key file is one line; what is larger is another file, or a device that never ends.
+MAX_KEY_FILE = 4 * limits.KIB
+#: A server looks at the date of its certificate only when it starts, and some run for a year.
+RENEW_BEFORE = timedelta(days=365)
+#: What a certificate is for if nobody said: true of every machine, and tells a stranger nothing.
+OWN_NAMES = ("localhost", "127.0.0.1", "::1")
+
+_MAKE_KEY = "make one with: tls-tunnel keygen"
+_CLIENT_ID = re.compile(r"[0-9a-f]{32}\n?")
+
+
+# --- Places ---------------------------------------------------------------------------------
+
+
+def resolve(path: str, *, beside: Path) -> Path:
+    """A path as a configuration gives it: `~` expanded, relative to the directory `beside`.
+
+    Raises:
+      StoreError: the home directory that `~` means is not known.
+    """
+    try:
+        return beside.absolute() / Path(path).expanduser()
+    except RuntimeError as error:
+        raise StoreError(
+            f"cannot tell what {path} means: {error}; write the path in full"
+        ) from error
+
+
+def state_directory(configured: str | None, *, beside: Path, environ: Mapping[str, str]) -> Path:
+    """Where a process keeps what it must remember; it need not exist yet.
+
+    What the configuration says, else what systemd gives (`StateDirectory=`), else the XDG state
+    directory, else, where there is no home, `.tls-tunnel` in the directory `beside`.
+    """
+    if configured:
+        return resolve(configured, beside=beside)
+    if given := environ.get("STATE_DIRECTORY", "").split(":")[0]:
+        return Path(given)
+    xdg = Path(environ.get("XDG_STATE_HOME", ""))
+    if xdg.is_absolute():  # XDG Base Directory Specification: a relative one must be ignored
+        return xdg / "tls-tunnel"
+    home = environ.get("HOME") or os.path.expanduser("~")
+    if os.path.isabs(home):
+        return Path(home, ".local", "state", "tls-tunnel")
+    return beside.absolute() / ".tls-tunnel"
+
+
+@attrs.frozen
+class File:
+    """What is to be written where, and who may read it."""
+
+    path: Path
+    data: bytes = attrs.field(repr=False)
+    mode: int = 0o600
+
+
+def write_atomic(*files: File) -> None:
+    """Write files whole or not at all; none ever has wider permissions than its mode.
+
+    Raises:
+      StoreError: one of them cannot be written; what was there before still is.
+    """
+    try:
+        _write_atomic(files)
+    except OSError as error:
+        raise StoreError(
+            f"cannot write {' and '.join(str(file.path) for file in files)}: {_reason(error)}; "
+            "check that the directory exists, is yours and has space"
+        ) from error
+
+
+def exposed(path: Path) -> str | None:
+    """What is wrong with the permissions of a file that holds a secret; None if nothing is.
+
+    Group members may read: a service that runs under its own group needs that.
+    """
+    if os.name != "posix":
+        return None
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+    except OSError:
+        return None
+    if not mode & (stat.S_IROTH | stat.S_IWOTH | stat.S_IWGRP):
+        return None
+    return (
+        f"{path} holds a secret and its mode {mode:04o} lets others read or change it; "
+        f"run: chmod 600 {path}"
+    )
+
+
+def read_auth_key(path: Path) -> str:
+    """The key in a key file, without the newline at its end. Logs a warning if others can read it.
+
+    Raises:
+      StoreError: it cannot be read, or holds no key that can be used.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_KEY_FILE + 1)
+    except OSError as error:
+        raise StoreError(f"cannot read the key file {path}: {_reason(error)}") from error
+    key = data.decode(errors="replace").removesuffix("\n").removesuffix("\r")
+    if problem := _key_problem(data, key):
+        raise StoreError(f"the key file {path} {problem}; {_MAKE_KEY}")
+    if problem := exposed(path):
+        logger.warning("Key file is exposed", extra={"problem": problem})
+    return key
+
+
+def _key_problem(data: bytes, key: str) -> str | None:
+    if len(data) > MAX_KEY_FILE:
+        return f"has more than {MAX_KEY_FILE} bytes, so it holds something else than a key"
+    if not key.isprintable() or "\N{REPLACEMENT CHARACTER}" in key:
+        return "must hold one line of UTF-8 text"
+    if len(key) < limits.MIN_AUTH_KEY_LENGTH:
+        return f"holds {len(key)} characters and a key has {limits.MIN_AUTH_KEY_LENGTH} at least"
+    return None
+
+
+# --- Who a client is ------------------------------------------------------------------------
+
+
+def client_id(state_dir: Path, config_path: Path) -> str:
+    """The identity of the client that a configuration file describes: 128 bits, lowercase hex.
+
+    Made once for each configuration file and kept in `state_dir`. Where it cannot be kept, a
+    warning is logged and the identity lasts as long as the process.
+    """
+    digest = hashlib.sha256(os.fsencode(os.path.abspath(config_path))).hexdigest()
+    path = state_dir / f"client-{digest[:16]}.id"
+    try:
+        kept = _read_state(path, limit=64)
+        if kept is not None and _CLIENT_ID.fullmatch(kept.decode("latin-1")):
+            return kept.decode().strip()
+        if kept is not None:
+            logger.warning("Client id is damaged, a new one takes its place", extra={"path": path})
+        fresh = secrets.token_hex(16)
+        _keep(path, f"{fresh}\n".encode())
+    except OSError as error:
+        fresh = secrets.token_hex(16)
+        _cannot_keep(path, error, "the server takes the next start for another client")
+    return fresh
+
+
+# --- Certificates ---------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def own_certificate(state_dir: Path) -> Iterator[Path]:
+    """The certificate of a server that was given none: one PEM file, the key before it.
+
+    It is made once and kept in `state_dir`, and made anew *under the same key* when it has less
+    than a year left, so that a client's pin holds. Where it cannot be kept, a warning is logged
+    and the file is gone when the context is left; load it before that.
+
+    Raises:
+      StoreError: the file is there and damaged. It is not replaced: every client that pins the
+        key would have to be told.
+    """
+    path = state_dir / "server.pem"
+    with contextlib.ExitStack() as stack:
+        try:
+            _ensure_certificate(path)
+        except OSError as error:
+            if os.access(path, os.R_OK):  # only the new date could not be written
+                _cannot_keep(path, error, "the certificate is used until it runs out")
+            else:
+                _cannot_keep(path, error, "the next start shows another certificate and pin")
+                path = Path(stack.enter_context(tempfile.TemporaryDirectory()), path.name)
+                _ensure_certificate(path)
+        yield path
+
+
+def leaf_der(cert_path: Path) -> bytes:
+    """The first certificate of a PEM file, in DER: the one that a server shows.
+
+    Raises:
+      StoreError: the file cannot be read or has no certificate.
+    """
+    try:
+        return first_der(cert_path.read_bytes())
+    except OSError as error:
+        raise StoreError(f"cannot read the certificate {cert_path}: {_reason(error)}") from error
+    except StoreError as error:
+        raise StoreError(f"cannot use {cert_path}: {error}") from error
+
+
+def _ensure_certificate(path: Path) -> None:
+    """Make the file if it is missing, and a new certificate if the old one runs out."""
+    kept = _read_state(path, limit=64 * limits.KIB)
+    if kept is None:
+        made: Certificate | None = make_certificate(OWN_NAMES[0], OWN_NAMES[1:])
+    else:
+        made = _renewed(path, kept)
+    if made is not None:
+        # One file, so that no crash and no second process parts the key from its certificate.
+        _keep(path, made.key + made.cert)
+
+
+def _renewed(path: Path, kept: bytes) -> Certificate | None:
+    try:
+        return renew(kept, OWN_NAMES, before=datetime.now(UTC) + RENEW_BEFORE)
+    except StoreError as error:
+        raise StoreError(
+            f"the server's own certificate {path} is damaged ({error}): put back a copy, "
+            "or delete it for a new one and tell every client the new pin"
+        ) from error
+
+
+# --- State ----------------------------------------------------------------------------------
+
+
+def _read_state(path: Path, *, limit: int) -> bytes | None:
+    """What a file of ours holds, or None if there is no such file; raises OSError."""
+    try:
+        with path.open("rb") as file:
+            return file.read(limit)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _keep(path: Path, data: bytes) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _write_atomic([File(path, data)])
+
+
+def _cannot_keep(path: Path, error: OSError, consequence: str) -> None:
+    logger.warning(
+        "State cannot be kept",
+        extra={
+            "path": path,
+            "reason": _reason(error),
+            "consequence": consequence,
+            "remedy": "set state_dir to a directory that can be written",
+        },
+    )
+
+
+def _write_atomic(files: Iterable[File]) -> None:
+    staged: list[tuple[str, Path]] = []
+    with contextlib.ExitStack() as cleanup:
+        for file in files:
+            # mkstemp opens with O_EXCL and 0600: nobody else can read it or have put it there.
+            descriptor, name = tempfile.mkstemp(dir=file.path.parent, prefix=f".{file.path.name}.")
+            cleanup.callback(Path(name).unlink, missing_ok=True)
+            staged.append((name, file.path))
+            with open(descriptor, "wb") as out:
+                out.write(file.data)
+                out.flush()
+                os.fsync(descriptor)
+            if file.mode != 0o600:
+                os.chmod(name, file.mode)
+        for name, path in staged:
+            os.replace(name, path)
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)
