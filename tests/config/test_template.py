@@ -1,0 +1,240 @@
+"""Templates load, show every key, and any configuration survives being written and read."""
+
+from __future__ import annotations
+
+import re
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tunnel.config import (
+    PLACEHOLDER_KEY,
+    ClientConfig,
+    ProxyConfig,
+    RateLimit,
+    ServerConfig,
+    VisitorConfig,
+    check,
+    client_template,
+    dump,
+    load_client,
+    load_server,
+    server_template,
+)
+from tunnel.config.model import TABLES, header, keys
+from tunnel.model import PortRange, name_fault
+
+KEY = "correct-horse-battery-staple"
+PIN = "sha256:" + "0f" * 32
+
+
+def test_the_server_template_loads():
+    text = server_template(auth_key=KEY)
+    loaded = load_server(text, source="server.toml", environ={})
+    assert loaded.value == ServerConfig(auth_key=KEY)
+    assert loaded.warnings == ()
+
+
+def test_the_client_template_loads():
+    text = client_template(auth_key=KEY)
+    loaded = load_client(text, source="client.toml", environ={})
+    proxy = ProxyConfig(name="web", publish_port=8080, local_port=3000)
+    expected = ClientConfig(server_addr=("tunnel.example.com",), auth_key=KEY, proxies=(proxy,))
+    assert loaded.value == expected
+    assert loaded.warnings == ()
+
+
+def test_templates_take_what_is_known():
+    text = server_template(auth_key=KEY, cert_path="cert.pem", key_path="key.pem", bind_port=443)
+    server = load_server(text, source="server.toml", environ={}).value
+    assert (server.cert_path, server.key_path, server.bind_port) == ("cert.pem", "key.pem", 443)
+    text = client_template(
+        auth_key=KEY, server_addr="2001:db8::1", server_port=443, pin=PIN, ca_cert_path="ca.pem"
+    )
+    client = load_client(text, source="client.toml", environ={}).value
+    assert (client.server_addr, client.server_port) == (("2001:db8::1",), 443)
+    assert (client.pin, client.ca_cert_path) == ((PIN,), "ca.pem")
+
+
+@pytest.mark.parametrize("template", [server_template, client_template])
+def test_the_placeholder_is_refused_with_the_remedy(template):
+    text = template()
+    (error,) = check(text, environ={}).errors
+    assert text.splitlines()[error.line - 1] == f'auth_key = "{PLACEHOLDER_KEY}"'
+    assert "`tls-tunnel keygen`" in error.message
+
+
+@pytest.mark.parametrize(
+    ("text", "tables"),
+    [
+        (server_template(), ("server", "server.rate_limit")),
+        (client_template(), ("client", "proxies", "visitors")),
+    ],
+)
+def test_every_key_is_there_once_with_its_meaning(text, tables):
+    headers = re.findall(r"^(?:# )?(\[+[a-z_.]+\]+)$", text, re.MULTILINE)
+    assert headers == [header(name) for name in tables]
+    written = re.findall(r"^(?:# )?([a-z_]+) = ", text, re.MULTILINE)
+    assert written == [key for name in tables for key in keys(TABLES[name])]
+    words = text.replace("\n# ", " ")
+    assert all(key.help in words for name in tables for key in keys(TABLES[name]).values())
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_what_is_commented_out_can_be_switched_on():
+    """Defaults and examples are right: all of them together are a valid file."""
+    text = re.sub(r"^# ([a-z_]+ = |\[)", r"\1", server_template(), flags=re.MULTILINE)
+    text = re.sub(r"^auth_key = .*\n", "", text, flags=re.MULTILINE)
+    server = load_server(text, source="server.toml", environ={}).value
+    assert server.auth_key_file == "auth.key"
+    assert server.rate_limit == RateLimit(requests_per_second=100, burst_size=200)
+    text = re.sub(r"^# ([a-z_]+ = |\[)", r"\1", client_template(), flags=re.MULTILINE)
+    text = re.sub(r"^auth_key = .*\n", "", text, flags=re.MULTILINE)
+    client = load_client(text, source="client.toml", environ={}).value
+    assert client.visitors == (VisitorConfig(name="database", publish_port=5432, bind_port=15432),)
+
+
+def test_defaults_that_are_shown_are_the_defaults():
+    text = re.sub(
+        r"^# (bind_|allow|handshake|keepalive|shutdown)",
+        r"\1",
+        server_template(auth_key=KEY),
+        flags=re.MULTILINE,
+    )
+    assert load_server(text, source="s", environ={}).value == ServerConfig(auth_key=KEY)
+
+
+# --- Round trip ---------------------------------------------------------------------------------
+
+PORTS = st.integers(1, 65535)
+SECONDS = st.floats(0.001, 86_400)
+CHARACTERS = st.characters(exclude_categories=["Cs"])
+TEXTS = st.text(CHARACTERS, min_size=1, max_size=30)
+KEYS = st.text(CHARACTERS, min_size=16, max_size=40)
+PATHS = TEXTS.filter(lambda text: bool(text.strip()) and "\0" not in text)
+NAMES = TEXTS.filter(lambda text: name_fault(text) is None)
+ADDRESSES = st.one_of(st.just("*"), st.ip_addresses().map(str))
+HOSTS = st.one_of(
+    st.ip_addresses().map(str), st.from_regex(r"[a-z][a-z0-9.-]{0,20}", fullmatch=True)
+)
+PINS = st.binary(min_size=32, max_size=32).map(lambda digest: f"sha256:{digest.hex()}")
+RANGES = st.tuples(PORTS, PORTS).map(sorted).map(lambda pair: PortRange(*pair))
+UNIX = st.from_regex(r"unix:/[a-z ü/]{0,20}", fullmatch=True)
+
+
+def tuples(of: st.SearchStrategy[object]) -> st.SearchStrategy[tuple[object, ...]]:
+    return st.lists(of, min_size=1, max_size=3).map(tuple)
+
+
+def optional(of: st.SearchStrategy[object]) -> st.SearchStrategy[object]:
+    return st.none() | of
+
+
+@st.composite
+def servers(draw: st.DrawFn) -> ServerConfig:
+    tls = draw(optional(st.tuples(PATHS, PATHS))) or (None, None)
+    in_file = draw(st.booleans())
+    return ServerConfig(
+        bind_addr=draw(ADDRESSES),
+        bind_port=draw(st.integers(0, 65535)),
+        auth_key=None if in_file else draw(KEYS),
+        auth_key_file=draw(PATHS) if in_file else None,
+        cert_path=tls[0],
+        key_path=tls[1],
+        allow_ports=draw(tuples(RANGES)),
+        stats_port=draw(optional(st.integers(0, 65535))),
+        stats_addr=draw(ADDRESSES),
+        state_dir=draw(optional(PATHS)),
+        handshake_timeout=draw(SECONDS),
+        keepalive_interval=draw(SECONDS),
+        keepalive_timeout=draw(SECONDS),
+        shutdown_grace=draw(st.floats(0, 86_400)),
+        rate_limit=draw(
+            optional(
+                st.builds(
+                    RateLimit,
+                    requests_per_second=st.integers(1, 2**32 - 1),
+                    burst_size=st.integers(1, 2**32 - 1),
+                )
+            )
+        ),
+    )
+
+
+@st.composite
+def proxies(draw: st.DrawFn, name: str) -> ProxyConfig:
+    unix = draw(st.booleans())
+    return ProxyConfig(
+        name=name,
+        publish_addr=draw(ADDRESSES),
+        publish_port=draw(st.integers(0, 65535)),
+        local_addr=draw(UNIX if unix else HOSTS),
+        local_port=None if unix else draw(PORTS),
+        proxy_type=draw(st.sampled_from(["tcp", "ssh", "http/1.1", "http/2.0"])),
+        proxy_protocol=draw(st.sampled_from([None, "v1", "v2"])),
+    )
+
+
+VISITORS = st.builds(
+    VisitorConfig, name=NAMES, publish_port=PORTS, bind_addr=ADDRESSES, bind_port=PORTS
+)
+
+
+@st.composite
+def clients(draw: st.DrawFn) -> ClientConfig:
+    names = draw(st.lists(NAMES, unique=True, min_size=1, max_size=3))
+    delay = draw(st.floats(0.001, 1000))
+    verify = draw(st.booleans())
+    published = {
+        (one.publish_addr, one.publish_port or one.name): one
+        for one in [draw(proxies(name)) for name in names]
+    }
+    listening = {
+        (one.bind_addr, one.bind_port): one for one in draw(st.lists(VISITORS, max_size=2))
+    }
+    return ClientConfig(
+        server_addr=draw(tuples(HOSTS)),
+        server_port=draw(PORTS),
+        auth_key=draw(KEYS),
+        pin=draw(tuples(PINS)) if verify else (),
+        ca_cert_path=draw(optional(PATHS)),
+        skip_verify=not verify,
+        name=draw(optional(NAMES)),
+        client_id=draw(optional(st.binary(min_size=16, max_size=16).map(bytes.hex))),
+        connect_timeout=draw(SECONDS),
+        reconnect_delay=delay,
+        reconnect_max_delay=delay * draw(st.floats(1, 80)),
+        local_connect_retries=draw(st.integers(0, 1000)),
+        local_retry_delay_ms=draw(st.integers(0, 10_000)),
+        proxies=tuple(published.values()),
+        visitors=tuple(listening.values()),
+    )
+
+
+@given(servers())
+def test_a_server_survives(config):
+    assert load_server(dump(config), source="x", environ={}).value == config
+
+
+@given(clients())
+def test_a_client_survives(config):
+    assert load_client(dump(config), source="x", environ={}).value == config
+
+
+@given(KEYS)
+def test_any_key_survives_in_a_template(key):
+    text = client_template(auth_key=key)
+    assert load_client(text, source="x", environ={}).value.auth_key == key
+
+
+def test_a_longest_delay_that_follows_stays_commented_out():
+    config = ClientConfig(
+        server_addr=("a",),
+        auth_key=KEY,
+        reconnect_delay=7.0,
+        proxies=(ProxyConfig(name="a", publish_port=1, local_port=2),),
+    )
+    assert "\n# reconnect_max_delay = 7\n" in dump(config)
+    assert "\nreconnect_max_delay = 8.5\n" in dump(attrs.evolve(config, reconnect_max_delay=8.5))

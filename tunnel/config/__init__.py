@@ -1,0 +1,35 @@
+"""Configurations: TOML text to frozen values and back, with every fault named. No I/O."""
+
+from tunnel.config.load import Loaded, detect, load_client, load_server
+from tunnel.config.locate import locate
+from tunnel.config.model import (
+    ClientConfig,
+    Kind,
+    ProxyConfig,
+    RateLimit,
+    ServerConfig,
+    VisitorConfig,
+)
+from tunnel.config.report import Report, check
+from tunnel.config.template import client_template, dump, server_template
+from tunnel.config.values import PLACEHOLDER_KEY
+
+__all__ = [
+    "PLACEHOLDER_KEY",
+    "ClientConfig",
+    "Kind",
+    "Loaded",
+    "ProxyConfig",
+    "RateLimit",
+    "Report",
+    "ServerConfig",
+    "VisitorConfig",
+    "check",
+    "client_template",
+    "detect",
+    "dump",
+    "load_client",
+    "load_server",
+    "locate",
+    "server_template",
+]

@@ -1,0 +1,211 @@
+"""From the text of a configuration to its value, or to every fault that is in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, Generic, TypeVar
+
+import attrs
+
+from tunnel.config import rules
+from tunnel.config.legacy import OLD_VARIABLES
+from tunnel.config.locate import Lines
+from tunnel.config.model import (
+    ClientConfig,
+    Kind,
+    ProxyConfig,
+    RateLimit,
+    ServerConfig,
+    VisitorConfig,
+)
+from tunnel.config.notes import Notes
+from tunnel.config.parse import parse
+from tunnel.config.tables import (
+    Values,
+    foreign_key,
+    many_tables,
+    one_table,
+    read_table,
+    read_variables,
+)
+from tunnel.errors import ConfigError, Fault
+
+C = TypeVar("C", bound=attrs.AttrsInstance)
+Document = Mapping[str, Any]
+
+#: What stands at the top of each file; `forwarders` is an old client's.
+_ROOTS: Final = {
+    Kind.SERVER: ("server",),
+    Kind.CLIENT: ("client", "proxies", "visitors", "forwarders"),
+}
+#: Some editors put this in front of a text.
+_BYTE_ORDER_MARK: Final = "\ufeff"
+
+
+@attrs.frozen
+class Loaded(Generic[C]):
+    """A configuration, and what is odd about it without being wrong."""
+
+    value: C
+    warnings: tuple[Fault, ...]
+
+
+@attrs.frozen
+class Examined:
+    """What became of one text: `value` is None if there are errors."""
+
+    value: ServerConfig | ClientConfig | None
+    errors: list[Fault]
+    warnings: list[Fault]
+
+
+def load_server(text: str, *, source: str, environ: Mapping[str, str]) -> Loaded[ServerConfig]:
+    """Read a ``server.toml``.
+
+    Args:
+      text: the file's contents.
+      source: its name, for messages.
+      environ: the environment, which goes before the file.
+
+    Raises:
+      ConfigError: with all faults, in the order of their lines.
+    """
+    found = examine(text, Kind.SERVER, environ)
+    if not isinstance(found.value, ServerConfig):
+        raise ConfigError(source, found.errors)
+    return Loaded(found.value, tuple(found.warnings))
+
+
+def load_client(
+    text: str, *, source: str, environ: Mapping[str, str], default_name: str | None = None
+) -> Loaded[ClientConfig]:
+    """Read a ``client.toml``; like `load_server`.
+
+    `default_name` is the client's name if the file has none: such as the host's.
+    """
+    found = examine(text, Kind.CLIENT, environ)
+    if not isinstance(found.value, ClientConfig):
+        raise ConfigError(source, found.errors)
+    name = found.value.name or default_name
+    return Loaded(attrs.evolve(found.value, name=name), tuple(found.warnings))
+
+
+def detect(text: str) -> Kind | None:
+    """Whose file this is, by its first table; None if it is nobody's.
+
+    Works on files with syntax errors, too.
+    """
+    for root in Lines.of(text.removeprefix(_BYTE_ORDER_MARK)).roots:
+        for kind, roots in _ROOTS.items():
+            if root in roots:
+                return kind
+    return None
+
+
+def examine(text: str, kind: Kind | None, environ: Mapping[str, str]) -> Examined:
+    """Read a text as a server's or a client's file, or as one that is neither. Never raises."""
+    text = text.removeprefix(_BYTE_ORDER_MARK)
+    lines = Lines.of(text)
+    document = parse(text, lines)
+    if isinstance(document, Fault):
+        return Examined(None, [document], [])
+    notes = Notes(lines)
+    value = _read(document, kind, environ, notes)
+    return Examined(value, notes.errors, notes.warnings)
+
+
+def _read(
+    document: Document, kind: Kind | None, environ: Mapping[str, str], notes: Notes
+) -> ServerConfig | ClientConfig | None:
+    other = _mistaken_for(kind, document)
+    if other is not None:
+        message = f"this is a {other}'s file: `tls-tunnel {other}` runs it, not {kind}"
+        notes.error((other.value,), message)
+        return None
+    _roots(document, kind, notes)
+    if kind is None:
+        message = "neither [server] nor [client] is there; `tls-tunnel template` prints either"
+        notes.error((), message)
+        return None
+    if kind not in document:
+        advice = f"`tls-tunnel template {kind}` prints a file to begin with"
+        notes.error((kind.value,), f"the table [{kind}] is missing; {advice}")
+    reader = _server if kind is Kind.SERVER else _client
+    values = reader(document, environ, notes)
+    return None if notes.errors else _CONFIGS[kind](**values)
+
+
+def _mistaken_for(kind: Kind | None, document: Document) -> Kind | None:
+    if kind is None or kind in document:
+        return None
+    return next((other for other in Kind if other in document), None)
+
+
+def _roots(document: Document, kind: Kind | None, notes: Notes) -> None:
+    known = [root for of, names in _ROOTS.items() if kind in (of, None) for root in names]
+    for name, value in document.items():
+        if name in known:
+            continue
+        if any(name in names for names in _ROOTS.values()):
+            notes.error((name,), f"is not for a {kind}'s file: server and client have one each")
+        else:
+            foreign_key((name,), value, known, notes)
+
+
+def _server(document: Document, environ: Mapping[str, str], notes: Notes) -> Values:
+    path = ("server",)
+    file = one_table(document, path, notes)
+    if file is None:
+        return {}
+    values = read_table(ServerConfig, file, path, notes, nested=("rate_limit",))
+    values["rate_limit"] = _rate_limit(file, notes)
+    read_variables(ServerConfig, values, environ, notes)
+    rules.server(file, values, notes)
+    return values
+
+
+def _rate_limit(server: Document, notes: Notes) -> RateLimit | None:
+    path = ("server", "rate_limit")
+    file = one_table(server, path, notes)
+    if file is None:
+        return None
+    values = read_table(RateLimit, file, path, notes)
+    return None if notes.errors else RateLimit(**values)
+
+
+def _client(document: Document, environ: Mapping[str, str], notes: Notes) -> Values:
+    path = ("client",)
+    values: Values = {}
+    file = one_table(document, path, notes)
+    if file is not None:
+        values = read_table(ClientConfig, file, path, notes)
+        read_variables(ClientConfig, values, environ, notes)
+        rules.client(file, values, notes)
+    for variable, text in OLD_VARIABLES.items():
+        if variable in environ:
+            notes.warn_outside(variable, text)
+    if "forwarders" in document:
+        foreign_key(("forwarders",), document["forwarders"], (), notes)
+    elif all(document.get(name, []) == [] for name in ("proxies", "visitors")):
+        notes.error(("proxies",), "there is nothing to do: add a [[proxies]] or [[visitors]] table")
+    return values | {
+        "proxies": _proxies(document, notes),
+        "visitors": _visitors(document, notes),
+    }
+
+
+def _proxies(document: Document, notes: Notes) -> tuple[ProxyConfig, ...]:
+    files = many_tables(document, "proxies", notes).items()
+    tables = {i: read_table(ProxyConfig, file, ("proxies", i), notes) for i, file in files}
+    rules.proxies(tables, notes)
+    return () if notes.errors else tuple(ProxyConfig(**values) for values in tables.values())
+
+
+def _visitors(document: Document, notes: Notes) -> tuple[VisitorConfig, ...]:
+    files = many_tables(document, "visitors", notes).items()
+    tables = {i: read_table(VisitorConfig, file, ("visitors", i), notes) for i, file in files}
+    rules.visitors(tables, notes)
+    return () if notes.errors else tuple(VisitorConfig(**values) for values in tables.values())
+
+
+_CONFIGS: Final = {Kind.SERVER: ServerConfig, Kind.CLIENT: ClientConfig}

@@ -1,0 +1,120 @@
+"""What must hold between keys, once each of them is right by itself.
+
+Each rule looks at what could be read (`values`: by key, with defaults for what the file leaves out)
+and is silent about keys that are not in there, which have an error of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from tunnel import limits
+from tunnel.config.locate import Path
+from tunnel.config.model import RateLimit
+from tunnel.config.notes import Notes, dotted
+from tunnel.config.values import PLACEHOLDER_KEY, PORT, UNIX
+
+Values = dict[str, Any]
+Tables = Mapping[int, Values]
+
+AUTH_KEY_VARIABLE: Final = "TLS_TUNNEL_AUTH_KEY"
+_KEYGEN: Final = "`tls-tunnel keygen` prints one; server and client need the same"
+
+
+def server(file: Mapping[str, object], values: Values, notes: Notes) -> None:
+    """The rules of ``[server]``."""
+    _auth_key(("server",), file, values, notes)
+    _certificate(file, notes)
+    limit: RateLimit | None = values.get("rate_limit")
+    if limit is not None and limit.burst_size < limit.requests_per_second:
+        path = ("server", "rate_limit", "burst_size")
+        notes.warn(path, "is less than requests_per_second, which can then never be reached")
+
+
+def client(file: Mapping[str, object], values: Values, notes: Notes) -> None:
+    """The rules of ``[client]``."""
+    _auth_key(("client",), file, values, notes)
+    _verification(values, notes)
+    delay, most = values.get("reconnect_delay"), values.get("reconnect_max_delay")
+    if delay is not None and most is not None and most < delay:
+        path = ("client", "reconnect_max_delay")
+        notes.error(path, f"{most:g} s is less than reconnect_delay, which is {delay:g} s")
+
+
+def proxies(tables: Tables, notes: Notes) -> None:
+    """The rules of ``[[proxies]]``."""
+    _at_most(limits.MAX_PROXIES, tables, "proxies", notes)
+    _unique("proxies", tables, ("name",), notes)
+    published = {i: table for i, table in tables.items() if table.get("publish_port") != 0}
+    _unique("proxies", published, ("publish_addr", "publish_port"), notes)
+    for index, table in tables.items():
+        _local_port(("proxies", index, "local_port"), table, notes)
+
+
+def visitors(tables: Tables, notes: Notes) -> None:
+    """The rules of ``[[visitors]]``."""
+    _at_most(limits.MAX_PROXIES, tables, "visitors", notes)
+    _unique("visitors", tables, ("bind_addr", "bind_port"), notes)
+    for index in tables:
+        notes.warn(("visitors", index), "visitors are not served yet: this table has no effect")
+
+
+def _auth_key(table: Path, file: Mapping[str, object], values: Values, notes: Notes) -> None:
+    path = (*table, "auth_key")
+    if "auth_key" not in file and values.get("auth_key") is not None:
+        # From the environment, so it goes before a file that the configuration names.
+        values["auth_key_file"] = None
+    if "auth_key" in file and "auth_key_file" in file:
+        notes.error(path, "auth_key and auth_key_file are both there: keep one of them")
+    elif values.get("auth_key", "") is None and values.get("auth_key_file", "") is None:
+        where = f"here, in a file that auth_key_file names, or in {AUTH_KEY_VARIABLE}"
+        notes.error(path, f"is missing: it goes {where}; {_KEYGEN}")
+    elif values.get("auth_key") == PLACEHOLDER_KEY:
+        notes.error(path, f"is still the placeholder of the template; {_KEYGEN}")
+
+
+def _certificate(file: Mapping[str, object], notes: Notes) -> None:
+    for there, missing in (("cert_path", "key_path"), ("key_path", "cert_path")):
+        if there in file and missing not in file:
+            notes.error(("server", there), f"{missing} is missing: set both, or neither")
+
+
+def _verification(values: Values, notes: Notes) -> None:
+    if not values.get("skip_verify"):
+        return
+    path = ("client", "skip_verify")
+    if values.get("pin"):
+        notes.error(path, "contradicts pin, which is a way to verify: remove skip_verify")
+    else:
+        notes.warn(path, "anyone on the way can pass for the server; a pin is as easy and safe")
+
+
+def _at_most(most: int, tables: Tables, name: str, notes: Notes) -> None:
+    if len(tables) > most:
+        message = f"there are {len(tables)} [[{name}]], more than {most}"
+        notes.error((name, most), message)
+
+
+def _unique(name: str, tables: Tables, keys: tuple[str, ...], notes: Notes) -> None:
+    first: dict[tuple[object, ...], int] = {}
+    for index, table in tables.items():
+        value = tuple(table.get(key) for key in keys)
+        if None in value:
+            continue
+        other = first.setdefault(value, index)
+        if other != index:
+            place = dotted((name, other))
+            line = notes.line((name, other, keys[-1]))
+            message = f"{place} (line {line}) has the same {' and '.join(keys)}"
+            notes.error((name, index, keys[-1]), message)
+
+
+def _local_port(path: Path, table: Values, notes: Notes) -> None:
+    if "local_addr" not in table or "local_port" not in table:
+        return
+    unix = table["local_addr"].startswith(UNIX)
+    if unix and table["local_port"] is not None:
+        notes.error(path, "a Unix socket has no port: remove the key")
+    elif not unix and table["local_port"] is None:
+        notes.error(path, f"is missing: expected {PORT.expects}")

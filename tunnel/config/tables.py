@@ -1,0 +1,129 @@
+"""Reading one table: every key that is there, what is missing, what should not be there."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import attrs
+
+from tunnel.config.legacy import Treatment, old_key
+from tunnel.config.locate import Path
+from tunnel.config.model import TABLES, Table, header, keys, required
+from tunnel.config.notes import Notes, dotted
+from tunnel.config.values import describe
+
+Values = dict[str, Any]
+"""What could be read, by key, with the defaults of keys that are not there.
+
+A key that is there and wrong is not in it.
+"""
+
+
+def one_table(parent: Mapping[str, object], path: Path, notes: Notes) -> dict[str, Any] | None:
+    """The table at a path, if it is there and one."""
+    value = parent.get(str(path[-1]))
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        notes.error(path, f"expected a table {header(dotted(path))}, found {describe(value)}")
+        return None
+    return value
+
+
+def many_tables(parent: Mapping[str, object], name: str, notes: Notes) -> dict[int, dict[str, Any]]:
+    """The tables of an array by their numbers; what is no table is left out."""
+    value = parent.get(name, [])
+    if not isinstance(value, list):
+        hint = "; write two brackets" if isinstance(value, dict) else ""
+        notes.error((name,), f"expected {header(name)} tables, found {describe(value)}{hint}")
+        return {}
+    tables = {}
+    for index, table in enumerate(value):
+        if isinstance(table, dict):
+            tables[index] = table
+        else:
+            notes.error((name, index), f"expected a table, found {describe(table)}")
+    return tables
+
+
+def read_table(
+    table: Table,
+    file: Mapping[str, object],
+    path: Path,
+    notes: Notes,
+    *,
+    nested: tuple[str, ...] = (),
+) -> Values:
+    """Read the keys of one table; what is wrong goes into the notes."""
+    values = _defaults(table, file)
+    known = keys(table)
+    for name, value in file.items():
+        here = (*path, name)
+        if name not in known:
+            if name not in nested:
+                foreign_key(here, value, (*known, *nested), notes)
+            continue
+        try:
+            values[name] = known[name].type.read(value)
+        except ValueError as error:
+            notes.error(here, str(error))
+        else:
+            _old(here, value, notes)
+    for name in required(table):
+        if name not in file:
+            notes.error((*path, name), f"is missing: expected {known[name].type.expects}")
+    return values
+
+
+def _defaults(table: Table, file: Mapping[str, object]) -> Values:
+    return {
+        field.name: field.default
+        for field in attrs.fields(table)
+        # The class itself sees to the default that depends on another key.
+        if field.default is not attrs.NOTHING and not hasattr(field.default, "factory")
+        if field.name not in file
+    }
+
+
+def read_variables(table: Table, values: Values, environ: Mapping[str, str], notes: Notes) -> None:
+    """Let the environment go before the file."""
+    for name, key in keys(table).items():
+        if key.env is None or key.env not in environ:
+            continue
+        values.pop(name, None)
+        try:
+            values[name] = key.type.read_text(environ[key.env])
+        except ValueError as error:
+            notes.error_outside(key.env, str(error))
+
+
+def foreign_key(path: Path, value: object, known: Iterable[str], notes: Notes) -> None:
+    """A key that is not of this table: an old one, a misplaced one or a slip of the pen."""
+    if not _old(path, value, notes):
+        notes.error(path, f"unknown {_kind(value)}{_advice(str(path[-1]), known)}")
+
+
+def _kind(value: object) -> str:
+    return "table" if isinstance(value, dict) else "key"
+
+
+def _advice(name: str, known: Iterable[str]) -> str:
+    homes = [header(table) for table, of in TABLES.items() if name in keys(of)]
+    if homes:
+        return f"; it belongs in {' or '.join(homes)}"
+    close = difflib.get_close_matches(name.lower(), list(known), 1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _old(path: Path, value: object, notes: Notes) -> bool:
+    """Treat a key of tls-tunnel 1.5 as its table says; False if it is none."""
+    old = old_key(path)
+    if old is None:
+        return False
+    if old.treatment is Treatment.REFUSED and old.concerns(value):
+        notes.error(path, old.text)
+    elif old.treatment is Treatment.IGNORED and old.concerns(value):
+        notes.warn(path, old.text)
+    return True
