@@ -119,8 +119,8 @@ async def wait_until_it_works(url: str) -> bool:
     return False
 
 
-async def main(once: bool) -> None:
-    """Start everything, say where it is, and go on until Ctrl+C."""
+async def main(once: bool) -> bool:
+    """Start everything, say where it is, and go on until Ctrl+C; True if the page came."""
     web = ThreadingHTTPServer(("127.0.0.1", 0), Page)
     public_port = free_port()
     configure(free_port(), public_port, web.server_port)
@@ -133,8 +133,10 @@ async def main(once: bool) -> None:
             works = await wait_until_it_works(url)
             if works:
                 print(f"\ndemo: open {url}\n", flush=True)
-                print("demo: kill -9 one of the processes above and watch. Ctrl+C ends it all.",
-                      flush=True)
+                print(
+                    "demo: kill -9 one of the processes above and watch. Ctrl+C ends it all.",
+                    flush=True,
+                )
             else:
                 print("demo: the page does not come through; see the lines above", flush=True)
             if works and not once:
@@ -142,11 +144,12 @@ async def main(once: bool) -> None:
         finally:
             web.shutdown()
             nursery.cancel_scope.cancel()
-    sys.exit(0 if works else 1)
+    return works
 
 
-async def until_signal(once: bool) -> None:
+async def until_signal(once: bool) -> int:
     """Run `main`; Ctrl+C or SIGTERM ends it, and every process that it started."""
+    works = True
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
 
@@ -155,11 +158,12 @@ async def until_signal(once: bool) -> None:
                     nursery.cancel_scope.cancel()
 
             nursery.start_soon(watch)
-            await main(once)
+            works = await main(once)
             nursery.cancel_scope.cancel()
+    return 0 if works else 1
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--once", action="store_true", help="end as soon as the page came through")
-    trio.run(until_signal, parser.parse_args().once)
+    sys.exit(trio.run(until_signal, parser.parse_args().once))

@@ -61,8 +61,12 @@ def _detached(stream: trio.SocketStream) -> socket.socket:
 
 
 def _plain(error: OSError) -> OSError:
-    """The reason under Trio's "all attempts to connect failed": what a person wants to read."""
-    cause = error.__cause__
+    """The reason under Trio's "all attempts to connect failed", in the system's own words."""
+    cause: BaseException | None = error.__cause__
     while isinstance(cause, BaseExceptionGroup):
         cause = cause.exceptions[0]
-    return cause if isinstance(cause, OSError) else error
+    if isinstance(cause, OSError) and cause.errno is not None:
+        error = cause
+    if isinstance(error, socket.gaierror) or error.errno is None:
+        return error
+    return OSError(error.errno, os.strerror(error.errno))

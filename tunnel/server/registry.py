@@ -108,7 +108,8 @@ class Registry:
         holders.remove((host, seat))
         if not holders:
             del self._ports[port]
-        if freed := self._freed.pop(port, None):
+        freed = self._freed.pop(port, None)
+        if freed is not None:
             freed.set()
 
     def holder(self, host: str, port: int) -> Seat | None:

@@ -35,24 +35,28 @@ async def run_server(
       pin: shown in the log, for the client's file.
       task_status: told a `ServerHandle` when the server is ready.
     """
-    addresses = tuple(map(own_address, listeners))
-    async with trio.open_nursery() as sessions:
-        async with trio.open_nursery() as accepting:
-            for listener in listeners:
-                accepting.start_soon(_accept_clients, listener, sessions, server, rate)
-            for address in addresses:
-                logger.info("Server listening", extra={"address": str(address), "pin": pin})
-            task_status.started(
-                ServerHandle(addresses, pin, _statistics(server), server.draining.set)
+    try:
+        async with trio.open_nursery() as sessions:
+            async with trio.open_nursery() as accepting:
+                for listener in listeners:
+                    accepting.start_soon(_accept_clients, listener, sessions, server, rate)
+                task_status.started(_handle(server, listeners, pin))
+                await server.draining.wait()
+                accepting.cancel_scope.cancel()
+            # The sessions see that the server drains and end by themselves; whoever is still in
+            # the middle of a handshake does not.
+            sessions.cancel_scope.deadline = (
+                trio.current_time() + server.policy.shutdown_grace + limits.GOODBYE
             )
-            await server.draining.wait()
-            accepting.cancel_scope.cancel()
-        # The sessions see that the server drains and end by themselves; whoever is still in the
-        # middle of a handshake does not.
-        sessions.cancel_scope.deadline = (
-            trio.current_time() + server.policy.shutdown_grace + limits.GOODBYE
-        )
-    logger.info("Server stopped")
+    finally:
+        logger.info("Server stopped")
+
+
+def _handle(server: Server, listeners: list[socket.socket], pin: str) -> ServerHandle:
+    addresses = tuple(map(own_address, listeners))
+    for address in addresses:
+        logger.info("Server listening", extra={"address": str(address), "pin": pin})
+    return ServerHandle(addresses, pin, _statistics(server), server.draining.set)
 
 
 def _statistics(server: Server) -> Callable[[], tuple[SessionStatistics, ...]]:

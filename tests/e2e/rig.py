@@ -1,0 +1,328 @@
+"""Real processes: servers and clients as users start them, and a network that can be cut."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import secrets
+import signal
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import trio
+
+from tests.rig import echo, is_free, read_all
+from tunnel.certificates import spki_pin
+from tunnel.model import Address
+from tunnel.protocol.keys import generate_key
+from tunnel.store import leaf_der
+
+#: How long anything may take on a slow machine; nothing waits for it when all is well.
+PATIENCE = 30
+
+_hosts = itertools.count(1)
+
+
+def own_host() -> str:
+    """A loopback address that no other test uses, so that its ports are nobody else's."""
+    number = next(_hosts)
+    # The process id is 22 bits at most; tests that run at once are different processes.
+    block = (os.getpid() * 8 + number) % (1 << 22)
+    return f"127.{64 + (block >> 16)}.{block >> 8 & 255}.{block & 255 | 1}"
+
+
+class Process:
+    """A running `tls-tunnel`, and the lines that it has logged."""
+
+    def __init__(self, process: trio.Process) -> None:
+        self.process = process
+        self.lines: list[dict] = []
+        self._news = trio.Event()
+        self._read = 0
+
+    async def read_log(self) -> None:
+        """Collect what it logs, until it ends."""
+        buffer = b""
+        async for chunk in self.process.stderr:
+            *lines, buffer = (buffer + chunk).split(b"\n")
+            for line in lines:
+                self.lines.append(parse(line))
+            self._tell()
+        await self.process.wait()
+        self._tell()
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = trio.Event()
+
+    async def wait_for(self, event: str, **fields) -> dict:
+        """The next line of that event (not one that an earlier call has passed by)."""
+        with trio.fail_after(PATIENCE):
+            while True:
+                while self._read < len(self.lines):
+                    line = self.lines[self._read]
+                    self._read += 1
+                    if line["event"] == event and fields.items() <= line.items():
+                        return line
+                if self.process.returncode is not None:
+                    raise AssertionError(f"it ended without saying {event!r}: {self.lines}")
+                await self._news.wait()
+
+    def events(self) -> list[str]:
+        """Every event so far."""
+        return [line["event"] for line in self.lines]
+
+    async def kill(self) -> None:
+        """End it as nobody wants to be ended: `kill -9`."""
+        self.process.send_signal(signal.SIGKILL)
+        await self.process.wait()
+
+    async def stop(self, number: int = signal.SIGTERM) -> int:
+        """Ask it to end; returns its exit code."""
+        self.process.send_signal(number)
+        with trio.fail_after(PATIENCE):
+            return await self.process.wait()
+
+    @property
+    def memory(self) -> int:
+        """Resident memory in bytes."""
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def parse(line: bytes) -> dict:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return {"event": line.decode(errors="replace")}
+
+
+class Lab:
+    """A directory, a key, a certificate, an address; and the processes that were started."""
+
+    def __init__(self, nursery: trio.Nursery, directory: Path, certificate: Path, carrier: str):
+        self.nursery = nursery
+        self.directory = directory
+        self.certificate = certificate
+        self.carrier = carrier
+        self.host = own_host()
+        self.key = generate_key(secrets.token_bytes(32))
+        self.pin = f"{spki_pin(leaf_der(certificate / 'cert.pem'))}"
+        self.server_port = 0
+        self.processes: list[Process] = []
+
+    async def run(self, *arguments: str) -> Process:
+        """Start `tls-tunnel` with these arguments."""
+        process = await trio.lowlevel.open_process(
+            [sys.executable, "-m", "tunnel", "--log-format", "json", *arguments],
+            stderr=subprocess.PIPE,
+            env=os.environ | {"TLS_TUNNEL_CARRIER": self.carrier},
+        )
+        running = Process(process)
+        self.processes.append(running)
+        self.nursery.start_soon(running.read_log)
+        return running
+
+    async def start_server(self, **keys) -> Process:
+        """Start a server; the second time on the port of the first."""
+        settings = {
+            "bind_addr": self.host,
+            "bind_port": self.server_port,
+            "cert_path": str(self.certificate / "cert.pem"),
+            "key_path": str(self.certificate / "key.pem"),
+            "auth_key": self.key,
+            "state_dir": str(self.directory),
+        } | keys
+        path = self.directory / "server.toml"
+        write_secret(path, "[server]\n" + toml(settings))
+        server = await self.run("server", "-c", str(path))
+        line = await server.wait_for("Server listening")
+        self.server_port = int(line["address"].rpartition(":")[2])
+        return server
+
+    def write_client(self, *proxies: dict, name: str = "client", **keys) -> Path:
+        """Write a client's configuration."""
+        settings = {
+            "server_addr": self.host,
+            "server_port": self.server_port,
+            "auth_key": self.key,
+            "pin": self.pin,
+            "name": name,
+            "state_dir": str(self.directory),
+            "reconnect_delay": 0.05,
+            "local_connect_retries": 0,
+        } | keys
+        tables = ["[client]\n" + toml(settings)]
+        for number, proxy in enumerate(proxies):
+            table = {"name": f"proxy{number}", "publish_addr": self.host} | proxy
+            tables.append("[[proxies]]\n" + toml({"publish_port": 0} | table))
+        path = self.directory / f"{name}.toml"
+        write_secret(path, "\n".join(tables))
+        return path
+
+    async def start_client(self, *proxies: dict, name: str = "client", **keys) -> Process:
+        """Start a client with this configuration."""
+        return await self.run("client", "-c", str(self.write_client(*proxies, name=name, **keys)))
+
+    async def publish(self, *proxies: dict, **keys) -> tuple[Process, list[Address]]:
+        """Start a client and wait until all its proxies are published; where they are."""
+        client = await self.start_client(*proxies, **keys)
+        return client, [await published(client) for _ in proxies]
+
+
+async def published(client: Process, **fields) -> Address:
+    """Where the next proxy is published, by the client's log."""
+    line = await client.wait_for("Proxy published", **fields)
+    host, _, port = line["address"].split(", ")[0].rpartition(":")
+    return Address(host.strip("[]"), int(port))
+
+
+def write_secret(path: Path, text: str) -> None:
+    path.touch(0o600)
+    path.write_text(text)
+
+
+def toml(settings: dict) -> str:
+    return "".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items())
+
+
+@asynccontextmanager
+async def lab(directory: Path, certificate: Path, carrier: str = "hub"):
+    """A `Lab` whose processes end with the block."""
+    async with trio.open_nursery() as nursery:
+        place = Lab(nursery, directory, certificate, carrier)
+        try:
+            yield place
+        finally:
+            for running in place.processes:
+                if running.process.returncode is None:
+                    running.process.kill()
+            with trio.CancelScope(shield=True):
+                for running in place.processes:
+                    await running.process.wait()
+            for running in place.processes:
+                await running.process.stderr.aclose()
+            nursery.cancel_scope.cancel()
+
+
+# --- A network that can be cut -------------------------------------------------------------------
+
+
+class Wire:
+    """A TCP relay between client and server whose connections can be cut or frozen."""
+
+    def __init__(self, target: Address) -> None:
+        self.target = target
+        self.port = 0
+        self.whole = True
+        self._connections: set[Connection] = set()
+
+    async def run(self, *, task_status) -> None:
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        self.port = listeners[0].socket.getsockname()[1]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.serve_listeners, self._carry, listeners)
+            task_status.started()
+
+    async def _carry(self, near: trio.SocketStream) -> None:
+        connection = Connection()
+        self._connections.add(connection)
+        with connection.scope:
+            if not self.whole:
+                return
+            try:
+                far = await trio.open_tcp_stream(self.target.host, self.target.port)
+            except OSError:
+                return
+            async with far, trio.open_nursery() as nursery:
+                nursery.start_soon(connection.pump, near, far)
+                nursery.start_soon(connection.pump, far, near)
+        self._connections.discard(connection)
+
+    def cut(self) -> None:
+        """End every connection, and take no new one until `mend`."""
+        self.whole = False
+        for connection in self._connections:
+            connection.scope.cancel()
+
+    def freeze(self) -> None:
+        """Carry nothing more for those connected now, and tell nobody: a pulled cable."""
+        for connection in self._connections:
+            connection.flowing = trio.Event()
+
+    def mend(self) -> None:
+        """Take new connections again."""
+        self.whole = True
+
+
+class Connection:
+    """One connection over a wire."""
+
+    def __init__(self) -> None:
+        self.scope = trio.CancelScope()
+        self.flowing = trio.Event()
+        self.flowing.set()
+
+    async def pump(self, source: trio.SocketStream, sink: trio.SocketStream) -> None:
+        try:
+            async for data in source:
+                await self.flowing.wait()
+                await sink.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+        await self.flowing.wait()
+        self.scope.cancel()
+
+
+# --- Services and visitors -----------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def service(handler=echo, host="127.0.0.1"):
+    """A local service; yields its port."""
+    async with trio.open_nursery() as nursery:
+
+        async def serve(*, task_status):
+            await trio.serve_tcp(handler, 0, host=host, task_status=task_status)
+
+        listeners = await nursery.start(serve)
+        yield listeners[0].socket.getsockname()[1]
+        nursery.cancel_scope.cancel()
+
+
+async def visit(address: Address) -> trio.SocketStream:
+    """Connect to a published port."""
+    return await trio.open_tcp_stream(address.host, address.port)
+
+
+async def ask(address: Address, question: bytes = b"hello") -> bytes:
+    """Send a question and the end, and read everything that comes back."""
+    async with await visit(address) as visitor:
+        await visitor.send_all(question)
+        await visitor.send_eof()
+        return await read_all(visitor)
+
+
+def reset(stream: trio.SocketStream) -> None:
+    """Close so that the other side sees a reset."""
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    stream.socket.close()
+
+
+@contextmanager
+def occupied(address: Address) -> Iterator[None]:
+    """A foreign program has the port."""
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((address.host, address.port))
+        sock.listen()
+        yield
+
+
+__all__ = ["Lab", "Process", "Wire", "ask", "is_free", "lab", "occupied", "service", "visit"]
