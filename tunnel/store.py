@@ -180,16 +180,15 @@ def client_id(state_dir: Path, config_path: Path) -> str:
     """
     digest = hashlib.sha256(os.fsencode(os.path.abspath(config_path))).hexdigest()
     path = state_dir / f"client-{digest[:16]}.id"
+    fresh = secrets.token_hex(16)
     try:
         kept = _read_state(path, limit=64)
         if kept is not None and _CLIENT_ID.fullmatch(kept.decode("latin-1")):
             return kept.decode().strip()
         if kept is not None:
             logger.warning("Client id is damaged, a new one takes its place", extra={"path": path})
-        fresh = secrets.token_hex(16)
         _keep(path, f"{fresh}\n".encode())
     except OSError as error:
-        fresh = secrets.token_hex(16)
         _cannot_keep(path, error, "the server takes the next start for another client")
     return fresh
 
