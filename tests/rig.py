@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import secrets
 import socket
 from contextlib import asynccontextmanager
@@ -135,6 +137,16 @@ async def read_all(stream) -> bytes:
     async for chunk in stream:
         data += chunk
     return bytes(data)
+
+
+_hosts = itertools.count(1)
+
+
+def own_host() -> str:
+    """A loopback address that no other test uses, so that its ports are nobody else's."""
+    # The process id is 22 bits at most; tests that run at once are different processes.
+    block = (os.getpid() * 8 + next(_hosts)) % (1 << 22)
+    return f"127.{64 + (block >> 16)}.{block >> 8 & 255}.{block & 255 | 1}"
 
 
 def is_free(address: Address) -> bool:

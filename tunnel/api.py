@@ -19,7 +19,7 @@ from tunnel.client.session import Client
 from tunnel.config import ClientConfig, ProxyConfig, ServerConfig
 from tunnel.errors import TunnelError
 from tunnel.handles import ClientHandle, ServerHandle
-from tunnel.model import Address
+from tunnel.model import Address, name_fault
 from tunnel.net.contexts import ServerTls, client_context, server_tls
 from tunnel.net.listen import open_listeners
 from tunnel.net.transport import own_address
@@ -132,7 +132,7 @@ def _prepare_client(config: ClientConfig, source: Path) -> Client:
     return Client(
         _dialler(config, beside),
         _keys(config, beside),
-        config.name or socket.gethostname(),
+        config.name or _host_name(),
         config.client_id or store.client_id(state_dir, source),
         tuple(_local_proxy(proxy, config) for proxy in config.proxies),
         connect_timeout=config.connect_timeout,
@@ -141,6 +141,12 @@ def _prepare_client(config: ClientConfig, source: Path) -> Client:
         keepalive_interval=config.keepalive_interval,
         keepalive_timeout=config.keepalive_timeout,
     )
+
+
+def _host_name() -> str:
+    """What a client is called that was given no name."""
+    name = socket.gethostname()
+    return "client" if name_fault(name) else name
 
 
 def _dialler(config: ClientConfig, beside: Path) -> Dialler:

@@ -11,6 +11,9 @@ import attrs
 
 from tunnel import limits
 
+#: The log level of single frames, below debug.
+TRACE: Final = 5
+
 ANY = "*"
 """The address that means every address of the machine, IPv4 and IPv6."""
 

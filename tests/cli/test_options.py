@@ -11,8 +11,7 @@ from typer.testing import CliRunner
 from tunnel._version import __version__
 from tunnel.cli.options import Form, Settings, command, parse_address, start_logging
 from tunnel.errors import ConfigError, Fault, StoreError
-from tunnel.model import Address
-from tunnel.ops.logs import TRACE
+from tunnel.model import TRACE, Address
 
 app = typer.Typer(rich_markup_mode=None)
 

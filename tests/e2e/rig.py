@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import secrets
@@ -17,7 +16,7 @@ from pathlib import Path
 
 import trio
 
-from tests.rig import echo, is_free, read_all
+from tests.rig import echo, is_free, own_host, read_all
 from tunnel.certificates import spki_pin
 from tunnel.model import Address
 from tunnel.protocol.keys import generate_key
@@ -25,16 +24,6 @@ from tunnel.store import leaf_der
 
 #: How long anything may take on a slow machine; nothing waits for it when all is well.
 PATIENCE = 30
-
-_hosts = itertools.count(1)
-
-
-def own_host() -> str:
-    """A loopback address that no other test uses, so that its ports are nobody else's."""
-    number = next(_hosts)
-    # The process id is 22 bits at most; tests that run at once are different processes.
-    block = (os.getpid() * 8 + number) % (1 << 22)
-    return f"127.{64 + (block >> 16)}.{block >> 8 & 255}.{block & 255 | 1}"
 
 
 class Process:

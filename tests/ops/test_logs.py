@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunnel.ops.logs import TRACE, configure_logging, escaped, quoted
+from tunnel.model import TRACE
+from tunnel.ops.logs import configure_logging, escaped, quoted
 
 STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z"
 

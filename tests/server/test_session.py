@@ -5,7 +5,7 @@ import logging
 import pytest
 import trio
 
-from tests.rig import is_free, proxy, read_all, visit, world
+from tests.rig import is_free, own_host, proxy, read_all, visit, world
 from tunnel.handles import ClientState
 
 
@@ -22,39 +22,6 @@ async def test_publish_and_visit(certificate, carrier, caplog):
             assert await read_all(visitor) == b"hello"
 
 
-async def test_ports_are_free_before_the_end_is_logged(certificate, carrier, caplog):
-    caplog.set_level(logging.INFO)
-    async with world(certificate, carrier) as tunnel:
-        service = await tunnel.start_service()
-        await tunnel.start_server()
-        free = []
-
-        class Probe(logging.Handler):
-            def emit(self, record):
-                if record.getMessage() == "Client disconnected":
-                    free.append(is_free(address))
-
-        probe = Probe()
-        logging.getLogger("tunnel.server.session").addHandler(probe)
-        try:
-            async with trio.open_nursery() as nursery:
-                tunnel.nursery, outer = nursery, tunnel.nursery
-                handle = await tunnel.start_client(proxy(service))
-                address = handle.statistics()[0].addresses[0]
-                assert not is_free(address)
-                visitor = await visit(address)
-                nursery.cancel_scope.cancel()
-            tunnel.nursery = outer
-            while not free:
-                await trio.lowlevel.checkpoint()
-            with pytest.raises(trio.BrokenResourceError):
-                await visitor.receive_some()
-            await visitor.aclose()
-        finally:
-            logging.getLogger("tunnel.server.session").removeHandler(probe)
-        assert free == [True]
-
-
 async def test_a_client_comes_back_and_gets_its_ports(certificate, carrier):
     async with world(certificate, carrier) as tunnel:
         service = await tunnel.start_service()
@@ -69,3 +36,75 @@ async def test_a_client_comes_back_and_gets_its_ports(certificate, carrier):
             async with await visit(address) as visitor:
                 await visitor.send_all(b"x")
                 assert await visitor.receive_some() == b"x"
+
+
+class Disconnected(logging.Handler):
+    """Looks at ports in the very moment in which `Client disconnected` is logged."""
+
+    def __init__(self):
+        super().__init__()
+        self.addresses = []
+        self.free = []
+        self.logger = logging.getLogger("tunnel.server.session")
+
+    def emit(self, record):
+        if record.getMessage() == "Client disconnected":
+            self.free.append(all(map(is_free, self.addresses)))
+
+    def __enter__(self):
+        self.logger.addHandler(self)
+        self.logger.setLevel(logging.INFO)
+        return self
+
+    def __exit__(self, *_):
+        self.logger.removeHandler(self)
+        self.logger.setLevel(logging.NOTSET)
+
+
+async def test_a_hundred_ports_with_two_hundred_visitors_are_free_before_it_is_logged(
+    certificate, carrier
+):
+    async with world(certificate, carrier) as tunnel:
+        service = await tunnel.start_service()
+        await tunnel.start_server()
+        host = own_host()
+        proxies = [proxy(service, name=f"p{n}", publish_addr=host) for n in range(100)]
+        handle = await tunnel.start_client(*proxies, reconnect_delay=3600.0)
+        addresses = [one.addresses[0] for one in handle.statistics()]
+        visitors = []
+        for address in addresses * 2:
+            visitors.append(await visit(address))
+            await visitors[-1].send_all(b"x")
+            assert await visitors[-1].receive_some() == b"x"
+        [session] = tunnel.server.sessions.values()
+        assert session.link.carrier.count == 200
+        with Disconnected() as probe:
+            probe.addresses = addresses
+            session.link.lose("cut")
+            await handle.state.wait_value(ClientState.WAITING)
+            for visitor in visitors:
+                with pytest.raises(trio.BrokenResourceError):
+                    await visitor.receive_some()
+                await visitor.aclose()
+        assert probe.free == [True]
+
+
+async def test_two_hundred_times_in_a_row(certificate, carrier):
+    async with world(certificate, carrier) as tunnel:
+        service = await tunnel.start_service()
+        await tunnel.start_server()
+        host = own_host()
+        proxies = [proxy(service, name=f"p{n}", publish_addr=host) for n in range(3)]
+        handle = await tunnel.start_client(*proxies)
+        addresses = [one.addresses[0] for one in handle.statistics()]
+        with Disconnected() as probe:
+            probe.addresses = addresses
+            for _ in range(200):
+                async with await visit(addresses[0]) as visitor:
+                    await visitor.send_all(b"x")
+                    assert await visitor.receive_some() == b"x"
+                    [session] = tunnel.server.sessions.values()
+                    session.link.lose("cut")
+                    await handle.state.wait_transition(ClientState.CONNECTED)
+                    assert [one.addresses[0] for one in handle.statistics()] == addresses
+        assert probe.free == [True] * 200

@@ -41,7 +41,7 @@ class Settings:
     @property
     def level(self) -> int:
         """The least level that is shown."""
-        from tunnel.ops.logs import TRACE
+        from tunnel.model import TRACE
 
         if self.quiet:
             return logging.WARNING

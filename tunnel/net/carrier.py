@@ -52,10 +52,12 @@ class Carrier(ABC):
     def __init__(self, link: Link) -> None:
         self.link = link
         self.count = 0
+        #: True while `run` runs.
+        self.carrying = False
         self._idle = trio.Event()
 
     @abstractmethod
-    async def run(self) -> None:
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Carry until cancelled; then every socket is closed, with a reset."""
 
     @abstractmethod
@@ -69,6 +71,8 @@ class Carrier(ABC):
         finished: bool = False,
     ) -> None:
         """Carry a connected, non-blocking socket as the local end of a stream from now on.
+
+        Once the link is lost, the socket is reset instead: a visitor may come at that moment.
 
         Args:
           sock: owned by the carrier from here.
@@ -91,7 +95,8 @@ class Carrier(ABC):
     async def wait_idle(self) -> None:
         """Wait until no connection is carried."""
         while self.count:
-            self._idle = trio.Event()
+            if self._idle.is_set():
+                self._idle = trio.Event()
             await self._idle.wait()
 
 

@@ -21,6 +21,8 @@ async def connect_tcp(host: str, port: int) -> socket.socket:
         stream = await trio.open_tcp_stream(host, port)
     except OSError as error:
         raise _plain(error) from error
+    except UnicodeError as error:
+        raise OSError(errno.EINVAL, f"{host!r} cannot be a name of a machine") from error
     return _detached(stream)
 
 

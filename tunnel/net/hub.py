@@ -34,20 +34,23 @@ class Hub(Carrier):
 
     def __init__(self, link: Link) -> None:
         super().__init__(link)
-        self._epoll = select.epoll()
+        self._epoll: select.epoll
         self._sockets: dict[int, SocketEndpoint] = {}
 
-    async def run(self) -> None:
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """See `Carrier`."""
-        try:
-            while True:
-                await trio.lowlevel.wait_readable(self._epoll.fileno())
-                self._serve()
-                self.link.flush()
-        finally:
-            self._epoll.close()
-            for endpoint in list(self._sockets.values()):
-                endpoint.fail(ResetCode.LINK_LOST)
+        with select.epoll() as self._epoll:
+            try:
+                self.carrying = True
+                task_status.started()
+                while True:
+                    await trio.lowlevel.wait_readable(self._epoll.fileno())
+                    self._serve()
+                    self.link.flush()
+            finally:
+                self.carrying = False
+                for endpoint in list(self._sockets.values()):
+                    endpoint.fail(ResetCode.LINK_LOST)
 
     def _serve(self) -> None:
         """One turn: whatever is ready, each socket once."""
@@ -68,7 +71,7 @@ class Hub(Carrier):
     ) -> None:
         """See `Carrier`."""
         reset_on_close(sock)
-        if self._epoll.closed:
+        if not self.carrying:
             sock.close()
             return
         endpoint = SocketEndpoint(self, sock, stream_id, visit)
@@ -84,7 +87,7 @@ class Hub(Carrier):
 
     def watch(self, descriptor: int, old: int | None, new: int | None) -> None:
         """Change what a socket is watched for; None is not even for errors."""
-        if self._epoll.closed or old == new:
+        if not self.carrying or old == new:
             return
         if new is None:
             self._epoll.unregister(descriptor)

@@ -15,7 +15,7 @@ import trio
 
 from tunnel import limits
 from tunnel.errors import RemoteProtocolError
-from tunnel.model import ResetCode
+from tunnel.model import TRACE, ResetCode
 from tunnel.net.carrier import Carrier, make_carrier
 from tunnel.net.endpoint import Endpoint
 from tunnel.net.muxstream import MuxStream
@@ -41,9 +41,6 @@ from tunnel.yamux import (
 )
 
 logger = logging.getLogger(__name__)
-
-#: Finer than debug: frames, without payload.
-TRACE = 5
 
 #: Gives the local end of a stream that the peer opened, or None to refuse it.
 Accept: TypeAlias = Callable[["Link", int], Endpoint | None]
@@ -99,16 +96,20 @@ class Link:
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
+                    # It waits for nothing: a link that is lost already starts it just the same.
+                    with trio.CancelScope(shield=True):
+                        await nursery.start(self.carrier.run)
                     nursery.start_soon(self._read)
                     nursery.start_soon(self._write)
                     nursery.start_soon(self._keep_time)
-                    nursery.start_soon(self.carrier.run)
                     self.running.set()
                     task_status.started()
         finally:
             self._reset_all()
             if self._lost is None or self._graceful:
                 await self._say_goodbye()
+            # Whoever comes too late (a visitor, a dial that worked) may still call `flush`.
+            self._mute = True
             self._tls.abort()
         return self._lost or "ended"
 
@@ -136,8 +137,8 @@ class Link:
 
     async def _read(self) -> None:
         plain = scratch().plain
-        self._receive(self._early)
         try:
+            self._receive(self._early)
             while size := await self._tls.read_into(plain):
                 self._receive(plain[:size])
                 self.flush()
@@ -148,8 +149,7 @@ class Link:
         except trio.BrokenResourceError as error:
             self.lose(str(error))
         except RemoteProtocolError as error:
-            self.flush()
-            self.lose(f"protocol error: {error}")
+            self.end(f"protocol error: {error}")  # the goodbye tells the peer
 
     def _receive(self, data: memoryview | bytes) -> None:
         if data:
@@ -263,7 +263,9 @@ class Link:
     async def wait_can_open(self) -> None:
         """Wait until a stream can be opened. Not a checkpoint if one can be opened now."""
         while not self._engine.can_open():
-            self._streams_available = trio.Event()
+            # One event for all who wait: replaced only when it has been used.
+            if self._streams_available.is_set():
+                self._streams_available = trio.Event()
             await self._streams_available.wait()
 
     def open_stream(self) -> int:

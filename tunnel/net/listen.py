@@ -118,6 +118,29 @@ def accept_burst(listener: socket.socket) -> Iterator[socket.socket]:
         yield sock
 
 
+class Shortage:
+    """Says once that connections cannot be accepted, however long it lasts.
+
+    Args:
+      details: go into the log line.
+    """
+
+    def __init__(self, **details: object) -> None:
+        self._details = details
+        self._said = False
+
+    def over(self) -> None:
+        """Accepting works."""
+        self._said = False
+
+    async def wait(self, error: OSError) -> None:
+        """Accepting failed: say so, and let some descriptors come free."""
+        if not self._said:
+            logger.warning("Cannot accept", extra=self._details | {"error": error.strerror})
+        self._said = True
+        await trio.sleep(limits.ACCEPT_PAUSE)
+
+
 def exhausted(error: OSError) -> bool:
     """True if the error says that descriptors or memory have run out."""
     return error.errno in _EXHAUSTED

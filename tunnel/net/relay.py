@@ -22,20 +22,17 @@ class Relay(Carrier):
 
     def __init__(self, link: Link) -> None:
         super().__init__(link)
-        self._nursery: trio.Nursery | None = None
-        self._waiting: list[tuple[socket.socket, MuxStream, Visit]] = []
+        self._nursery: trio.Nursery
 
-    async def run(self) -> None:
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """See `Carrier`."""
-        try:
-            async with trio.open_nursery() as self._nursery:
-                for early in self._waiting:
-                    self._nursery.start_soon(self._carry, *early)
-                self._waiting.clear()
+        async with trio.open_nursery() as self._nursery:
+            try:
+                self.carrying = True
+                task_status.started()
                 await trio.sleep_forever()
-        finally:
-            for sock, _, _ in self._waiting:
-                sock.close()
+            finally:
+                self.carrying = False
 
     def adopt(
         self,
@@ -48,16 +45,16 @@ class Relay(Carrier):
     ) -> None:
         """See `Carrier`."""
         reset_on_close(sock)
+        if not self.carrying:
+            sock.close()
+            return
         stream = MuxStream(self.link, stream_id)
         self.link.attach(stream_id, stream.endpoint)
         stream.endpoint.buffer += parked
         stream.endpoint.ended = finished
         self.started()
         visit.begin()
-        if self._nursery is None:
-            self._waiting.append((sock, stream, visit))
-        else:
-            self._nursery.start_soon(self._carry, sock, stream, visit)
+        self._nursery.start_soon(self._carry, sock, stream, visit)
 
     async def _carry(self, sock: socket.socket, stream: MuxStream, visit: Visit) -> None:
         code: ResetCode | None = ResetCode.LINK_LOST

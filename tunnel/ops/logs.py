@@ -13,13 +13,12 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
+from tunnel.model import TRACE
+
 if TYPE_CHECKING:
     from structlog.typing import EventDict, Processor, WrappedLogger
 
 Form = Literal["text", "json"]
-
-#: Below `logging.DEBUG`: each frame of a link.
-TRACE = 5
 
 _COLOURS = {
     "critical": "\x1b[1;31m",
