@@ -127,8 +127,6 @@ def _prepare_client(config: ClientConfig, source: Path) -> Client:
     beside = source.absolute().parent
     state_dir = store.state_directory(config.state_dir, beside=beside, environ=os.environ)
     _mention_stats(config)
-    if config.visitors:
-        logger.warning("Visitors are not served by this version", extra={"file": str(source)})
     return Client(
         _dialler(config, beside),
         _keys(config, beside),
@@ -152,8 +150,6 @@ def _host_name() -> str:
 def _dialler(config: ClientConfig, beside: Path) -> Dialler:
     ca_path = config.ca_cert_path and store.resolve(config.ca_cert_path, beside=beside)
     pinned = bool(config.pin)
-    if config.skip_verify:
-        logger.warning("The server is not verified: anyone on the way can be it (skip_verify)")
     context = client_context(
         ca_path=ca_path or None,
         verify=not config.skip_verify and (not pinned or ca_path is not None),

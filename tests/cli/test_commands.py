@@ -222,6 +222,17 @@ def test_check_says_every_fault_with_its_line(run, tmp_path):
     assert "Traceback" not in result.output
 
 
+def test_check_notices_a_mistyped_key(run, tmp_path):
+    path = tmp_path / "server.toml"
+    run("template", "server", "-o", path)
+    text = path.read_text()
+    start = text.index("ttk1_") + 9
+    path.write_text(text[:start] + ("b" if text[start] == "a" else "a") + text[start + 1 :])
+    line = text[:start].count("\n") + 1
+    output = run("check", "-c", path, exit_code=1).output
+    assert f"server.toml:{line}: server.auth_key: the key begins with ttk1_ and its" in output
+
+
 def test_check_for_programs(run, tmp_path):
     path = write(tmp_path / "server.toml", FAULTY)
     shown = json.loads(run("check", "-c", path, "--format", "json", exit_code=1).stdout)

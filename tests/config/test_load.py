@@ -567,6 +567,7 @@ def test_one_file_for_both():
     [
         (SERVER + "bind_prot = 1\n", 3, "server.bind_prot", "unknown key; did you mean bind_port?"),
         (SERVER + "Bind_Port = 1\n", 3, "server.Bind_Port", "unknown key; did you mean bind_port?"),
+        (SERVER + "BIND_PORT = 1\n", 3, "server.BIND_PORT", "unknown key; did you mean bind_port?"),
         (SERVER + "bind-port = 1\n", 3, "server.bind-port", "unknown key; did you mean bind_port?"),
         (SERVER + "zzz = 1\n", 3, "server.zzz", "unknown key"),
         (
@@ -753,6 +754,12 @@ def test_a_wrong_address_is_no_double():
     assert [one.key for one in found] == ["proxies[1].publish_addr"]
 
 
+def test_two_wrong_names_are_no_double():
+    found = faults(CLIENT + second(name="1", publish_port="8082") + second(name="2"))
+    assert [one.key for one in found] == ["proxies[0].name", "proxies[1].name"]
+    assert all("expected a name" in one.message for one in found)
+
+
 def test_a_unix_socket_has_no_port():
     found = fault(CLIENT + second(local_addr='"unix:/run/a"'))
     assert found == Fault(7, "proxies[0].local_port", "a Unix socket has no port: remove the key")
@@ -917,6 +924,7 @@ def test_a_delay_from_the_environment_keeps_the_rule():
         (SERVER + "bind_port = 1\nbind_port = 2\n", 4, "server.bind_port", "is in the file twice"),
         ("[server]\na = " + "[" * 20_000, None, None, "brackets are nested too deeply"),
         ("[server]\na = " + "9" * 5_000, None, None, "a number has too many digits"),
+        ('[server]\n"\u202e" = [', 2, None, "not TOML: Invalid value (a text needs quotes)"),
         ("[server]\n\x07 = 1", 2, None, "not TOML, column 1: Invalid statement"),
     ],
 )

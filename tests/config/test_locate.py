@@ -36,6 +36,7 @@ w.x = 1.5
 literal = '''
 [[proxies]]
 '''
+quotes = [\"\"\"x\"\"\"\", { k = "1" }]
 last = [
   # comment ] [
   { k = [ ] },
@@ -68,9 +69,10 @@ last = [
         (("a",), 19),
         (("a", "w", "x"), 21),
         (("a", "literal"), 22),
-        (("a", "last"), 25),
-        (("a", "last", 0, "k"), 27),
-        (("a", "last", 1), 28),
+        (("a", "quotes", 1, "k"), 25),
+        (("a", "last"), 26),
+        (("a", "last", 0, "k"), 28),
+        (("a", "last", 1), 29),
     ],
 )
 def test_every_form_of_key_has_its_line(path: Path, line: int) -> None:
@@ -115,8 +117,9 @@ def test_what_is_there_twice(text: str, path: Path, line: int) -> None:
     assert (repeated.path, repeated.line) == (path, line)
 
 
-def test_tables_of_an_array_are_not_repeated() -> None:
-    assert Lines.of(DOCUMENT).repeated is None
+@pytest.mark.parametrize("text", [DOCUMENT, "[a]\n[a.b]\n[a.c]\n", "a.b = 1\na.c = 2\n"])
+def test_a_table_that_goes_on_is_not_repeated(text: str) -> None:
+    assert Lines.of(text).repeated is None
 
 
 def test_roots_are_in_order() -> None:
@@ -267,6 +270,13 @@ def test_every_key_of_any_toml_is_found(text: str) -> None:
         return
     places = {place.path for place in scan(text)}
     assert set(paths(document)) <= places
+
+
+@pytest.mark.parametrize(
+    "text", ["a={]", "a={[}", "a={=}", "a=[}", "a=[=", "a={b=]", "[[a]", "[]]", '"\\U00110000" = 1']
+)
+def test_brackets_that_do_not_match(text: str) -> None:
+    assert all(place.line == 1 for place in scan(text))
 
 
 @pytest.mark.parametrize("mark", ["[", "{a=", "[{a=", "a.", '"""', "'''", "]", "a="])

@@ -12,9 +12,11 @@ from tunnel import store
 from tunnel.config.load import Loaded, detect, examine
 from tunnel.config.load import load_client as parse_client
 from tunnel.config.load import load_server as parse_server
-from tunnel.config.model import ClientConfig, ServerConfig
+from tunnel.config.locate import locate
+from tunnel.config.model import ClientConfig, Kind, ServerConfig
 from tunnel.config.report import Report
 from tunnel.errors import Fault, StoreError
+from tunnel.protocol.keys import KeyFormatError, is_generated_key
 
 logger = logging.getLogger(__name__)
 
@@ -55,10 +57,11 @@ def check(path: Path) -> Report:
     text = read_text(path)
     kind = detect(text)
     found = examine(text, kind, os.environ)
-    warnings = list(found.warnings)
-    if found.value is not None:
+    errors, warnings = list(found.errors), list(found.warnings)
+    if found.value is not None and kind is not None:
+        errors += _mistyped_key(text, kind, found.value)
         warnings += [*_exposure(path, found.value), *_references(path, found.value)]
-    return Report(kind, tuple(found.errors), tuple(warnings))
+    return Report(kind, tuple(errors), tuple(warnings))
 
 
 def check_or_report(path: Path) -> Report:
@@ -98,6 +101,14 @@ def _log(path: Path, warnings: Iterable[Fault]) -> None:
         place = str(path) if warning.line is None else f"{path}:{warning.line}"
         key = {} if warning.key is None else {"key": warning.key}
         logger.warning("Configuration", extra={"file": place, **key, "warning": warning.message})
+
+
+def _mistyped_key(text: str, kind: Kind, value: ServerConfig | ClientConfig) -> Iterator[Fault]:
+    """An error if the key looks like a generated one and its checksum does not fit."""
+    try:
+        is_generated_key(value.auth_key or "")
+    except KeyFormatError as error:
+        yield Fault(locate(text, (kind.value, "auth_key")), f"{kind.value}.auth_key", str(error))
 
 
 def _exposure(path: Path, value: ServerConfig | ClientConfig) -> Iterator[Fault]:

@@ -44,8 +44,4 @@ def _syntax_fault(message: str, text: str, lines: Lines) -> Fault:
     reason = _PLACE.sub("", message)
     column = f", column {place[2]}" if place and place[2] else ""
     hint = f" ({_HINTS[reason]})" if reason in _HINTS else ""
-    return Fault(line, None, f"not TOML{column}: {_printable(reason)}{hint}")
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return Fault(line, None, f"not TOML{column}: {reason}{hint}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable
-from datetime import date, datetime, time
 from typing import Any, Final, Generic, TypeVar
 
 import attrs
@@ -82,11 +81,11 @@ def _number(text: str) -> int | float | str:
 
 def kind_of(value: object) -> str:
     """What TOML calls this kind of value."""
-    # A bool is an int in Python, a datetime is a date: the order matters.
+    # A bool is an int in Python: the order matters.
     for kinds, name in _KINDS:
         if isinstance(value, kinds):
             return name
-    return "something else"
+    return "a date or time"
 
 
 _KINDS: Final[tuple[tuple[type | tuple[type, ...], str], ...]] = (
@@ -95,7 +94,6 @@ _KINDS: Final[tuple[tuple[type | tuple[type, ...], str], ...]] = (
     (str, "a text"),
     (list, "a list"),
     (dict, "a table"),
-    ((date, datetime, time), "a date or time"),
 )
 
 
