@@ -44,9 +44,12 @@ unit: $(VENV)/.installed
 e2e: $(VENV)/.installed  ## The scenarios, with real processes.
 	@$(BIN)/python -m pytest -q -n $(WORKERS) tests/e2e
 
-fuzz: $(VENV)/.installed  ## Fuzz engine and protocol for SECONDS each (default 600).
+fuzz: $(VENV)/.installed  ## Fuzz for SECONDS each (default 600): properties, then guided by coverage.
+	@$(BIN)/python -m pip install --quiet --group fuzz
 	@$(BIN)/python -m fuzz.fuzz_yamux --seconds $(or $(SECONDS),600)
 	@$(BIN)/python -m fuzz.fuzz_protocol --seconds $(or $(SECONDS),600)
+	@for target in engine framing preamble server client; do \
+		$(BIN)/python -m fuzz.guided $$target $(or $(SECONDS),600) || exit 1; done
 
 bench: $(VENV)/.installed  ## Print how quickly ports are freed, sessions made, and what memory they take.
 	@$(BIN)/python -m tests.benchmarks.bench_sessions
