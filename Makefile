@@ -39,10 +39,10 @@ types: $(VENV)/.installed
 	@$(BIN)/mypy
 
 unit: $(VENV)/.installed
-	@$(BIN)/python -m pytest -q -n $(WORKERS) --ignore=tests/e2e
+	@$(BIN)/python -m pytest -n $(WORKERS) --ignore=tests/e2e
 
 e2e: $(VENV)/.installed  ## The scenarios, with real processes.
-	@$(BIN)/python -m pytest -q -n $(WORKERS) tests/e2e
+	@$(BIN)/python -m pytest -n $(WORKERS) tests/e2e
 
 fuzz: $(VENV)/.installed  ## Fuzz for SECONDS each (default 600): properties, then guided by coverage.
 	@$(BIN)/python -m pip install --quiet --group fuzz

@@ -2,9 +2,10 @@
 
     python -m fuzz.guided engine|framing|preamble|server|client [SECONDS]
 
-Needs `atheris` (`pip install --group fuzz`). What it finds worth keeping is kept in fuzz/corpus/TARGET,
-so that the next run goes on where this one ended. A crash leaves its input in a file and its name
-in the output; run the same command with that file's name in place of SECONDS to see it again.
+Needs `atheris` (`pip install --group fuzz`). What it finds worth keeping is kept in
+fuzz/corpus/TARGET, so that the next run goes on where this one ended. A crash leaves its input in a
+file and its name in the output; run the same command with that file's name in place of SECONDS to
+see it again.
 """
 
 from __future__ import annotations
