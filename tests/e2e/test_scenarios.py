@@ -217,3 +217,12 @@ async def test_a_server_that_stops_lets_live_connections_finish(tmp_path, certif
         assert server.events()[-1] == "Server stopped"
         line = await client.wait_for("Connection lost")
         assert line["reason"] == "closed by the other side"
+
+
+async def test_a_server_that_stops_says_so_to_a_client_without_visitors(tmp_path, certificate):
+    async with lab(tmp_path, certificate) as place, service() as port:
+        server = await place.start_server()
+        client, _ = await place.publish({"local_port": port})
+        assert await server.stop() == 0
+        await client.wait_for("Server stops")
+        await client.wait_for("Connection lost", reason="closed by the other side")

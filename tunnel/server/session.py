@@ -94,6 +94,7 @@ class Session:
         self._notices, self._to_send = trio.open_memory_channel[Message](2 * limits.MAX_PROXIES)
         self._control: MuxStream | None = None
         self._control_opened = trio.Event()
+        self._all_said = trio.Event()
 
     def accept(self, link: Link, stream_id: int) -> Endpoint | None:
         """The first stream that the client opens is the control stream; there is no other."""
@@ -126,6 +127,13 @@ class Session:
     async def _send_notices(self, notices: Notices) -> None:
         async for notice in self._to_send:
             await notices.send(notice)
+        self._all_said.set()
+
+    async def say_last(self, notice: Message) -> None:
+        """Tell the client something, and wait until it was told; nothing can be said after it."""
+        self.say(notice)
+        self._notices.close()
+        await self._all_said.wait()
 
     def statistics(self) -> SessionStatistics:
         """The session now."""
@@ -279,8 +287,8 @@ async def _hold_ports(
         task_status.started(tuple(answers))
         await server.draining.wait()
         ports.cancel_scope.cancel()
-    session.say(Stopping())
     with trio.move_on_after(server.policy.shutdown_grace):
+        await session.say_last(Stopping())
         await session.link.carrier.wait_idle()
     session.link.end("the server stops")
 
