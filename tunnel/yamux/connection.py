@@ -22,7 +22,7 @@ from tunnel.yamux.keepalive import Keepalive
 from tunnel.yamux.outbox import Outbox
 from tunnel.yamux.parser import Buffer
 from tunnel.yamux.settings import Role, Settings
-from tunnel.yamux.states import Input, State
+from tunnel.yamux.states import Input
 from tunnel.yamux.table import StreamTable
 from tunnel.yamux.windows import Windows
 
@@ -50,6 +50,7 @@ class Connection:
         self._windows = Windows(settings)
         self._outbox = Outbox(settings.max_frame, trace)
         self._table = StreamTable(role, settings, self._outbox, self._windows)
+        self._events = self._table.events
         self._inbox = Inbox(
             settings, self._table, self._outbox, self._windows, self._keepalive, trace
         )
@@ -65,11 +66,11 @@ class Connection:
         The buffer must not change until `next_event` has said `NEED_DATA`.
         """
         self._now = now
-        if data:
+        if not data:
+            self._eof = True
+        elif not self._closed:
             self._keepalive.heard(now)
             self._inbox.parser.feed(data)
-        else:
-            self._eof = True
 
     def next_event(self) -> Event | Sentinel:
         """What happened next, `NEED_DATA` if nothing, `CLOSED` if nothing ever will.
@@ -79,19 +80,26 @@ class Connection:
             `data_to_send`; from now on the answer is `CLOSED`. Nothing else is ever raised here.
         """
         if self._closed:
-            return self._table.events.popleft() if self._table.events else CLOSED
+            return self._events.get() or CLOSED
         try:
             event = self._inbox.next_event(self._now)
         except RemoteProtocolError:
-            self._table.events.clear()
             self.close(GoAwayCode.PROTOCOL_ERROR)
             raise
-        if isinstance(event, events.GoAwayReceived) and event.code != GoAwayCode.NORMAL:
-            self._closed = True
-        if event is None and self._eof:
-            self._closed = True
-            return events.ConnectionLost(self._inbox.at_boundary)
-        return event or NEED_DATA
+        if event is None:
+            if not self._eof:
+                return NEED_DATA
+            event = events.ConnectionLost(self._inbox.at_boundary)
+            self._end()
+        elif type(event) is events.GoAwayReceived and event.code != GoAwayCode.NORMAL:
+            self._end()
+        return event
+
+    def _end(self) -> None:
+        """Nothing will come or go any more; what has happened already is still told."""
+        self._closed = True
+        self._events.close()
+        self._outbox.end()
 
     # --- Bytes out ---------------------------------------------------------------------------
 
@@ -103,7 +111,7 @@ class Connection:
         self._now = now
         self._keepalive.sending(now)
         parts = self._outbox.build(max_bytes)
-        self._table.served()
+        self._table.served(now)
         return parts
 
     def has_data_to_send(self) -> bool:
@@ -156,39 +164,51 @@ class Connection:
         """End both directions at once and drop what waits. Does nothing if the stream is over."""
         stream = self._table.get(stream_id)
         if stream is not None:
-            stream.apply(Input.SEND_RST)
             self._table.reset(stream, code)
+        else:
+            stream = self._events.find(stream_id)
+        if stream is not None:
+            stream.disowned = True
 
     def room(self, stream_id: int) -> int:
         """How many bytes `send_data` would take; after 0 a `RoomAvailable` comes once it is more.
 
-        0 as well for a stream that is over.
+        0 for good if the stream is over, or was told that no more would come.
         """
         stream = self._table.get(stream_id)
-        return 0 if stream is None else self._table.room(stream)
+        return 0 if stream is None or self._closed else self._table.room(stream)
 
     def send_data(self, stream_id: int, data: Buffer) -> None:
         """Queue bytes. The buffer is kept, not copied: it must not change until it was sent.
 
-        Ask `room` first. More is taken, and waits; that only costs the caller's own memory.
+        Ask `room` first. More is taken, and waits; it costs the caller's memory, and room that the
+        other streams could have had.
+
+        Does nothing once the connection is over, or if the stream is and `next_event` has not said
+        so yet.
 
         Raises:
           LocalProtocolError: the stream is over, or was told that no more would come.
         """
-        stream = self._table.known(stream_id)
-        stream.apply(Input.SEND_DATA)
-        if data:
-            self._outbox.put(stream, data)
+        stream = None if self._closed else self._table.known(stream_id)
+        if stream is not None:
+            stream.apply(Input.SEND_DATA)
+            if data:
+                self._outbox.put(stream, data)
 
     def send_eof(self, stream_id: int) -> None:
         """Say, behind all queued data, that no more will come. The other direction goes on.
 
+        Does nothing where `send_data` would do nothing.
+
         Raises:
           LocalProtocolError: it was said before, or the stream is over.
         """
-        stream = self._table.known(stream_id)
-        stream.apply(Input.SEND_FIN)
-        self._outbox.finish(stream)
+        stream = None if self._closed else self._table.known(stream_id)
+        if stream is not None:
+            stream.apply(Input.SEND_FIN)
+            self._table.wants_no_room(stream)
+            self._outbox.finish(stream)
 
     def consumed(self, stream_id: int, size: int, now: float) -> None:
         """`size` received bytes of the stream were really handed on: grant as many again.
@@ -201,30 +221,35 @@ class Connection:
         stream = self._table.get(stream_id)
         if stream is None:
             return
-        if size > stream.unconsumed:
+        if not 0 <= size <= stream.unconsumed:
             raise LocalProtocolError(f"consumed {size} of {stream.unconsumed} bytes")
         stream.unconsumed -= size
         stream.owed += size
-        if stream.state in (State.OPEN, State.LOCAL_EOF) and self._windows.due(stream):
+        if stream.can_receive and self._windows.due(stream):
             self._windows.grant(stream, now)
             self._outbox.control(stream)
             if self._windows.wants_rtt(now):
                 self.ping()
 
     def stop_reading(self, stream_id: int, now: float) -> None:
-        """Nobody will read the stream any more: bytes that still come reset it, as does silence.
+        """Nobody will read the stream any more: bytes that still come reset it.
 
-        (Yamux has no way to say this alone.) Does nothing if the stream is over.
+        (Yamux has no way to say this alone.) So does `close_linger` in which nothing of the stream
+        could be sent and the peer did not end it. Does nothing if the peer has sent everything, if
+        the stream is over, or the second time.
         """
         stream = self._table.get(stream_id)
-        if stream is not None and stream.state in (State.OPEN, State.LOCAL_EOF):
-            self._table.linger(stream, now + self.settings.close_linger)
+        if stream is not None and stream.can_receive and not stream.deaf:
+            self._table.linger(stream, now)
 
     # --- The session -------------------------------------------------------------------------
 
     def ping(self) -> None:
         """Measure the round trip; a `PongReceived` follows. Does nothing while one is under way."""
-        if not self._closed and (value := self._keepalive.start_ping()) is not None:
+        self._ping(anew=False)
+
+    def _ping(self, *, anew: bool) -> None:
+        if not self._closed and (value := self._keepalive.start_ping(anew=anew)) is not None:
             self._outbox.ping = value
 
     @property
@@ -241,9 +266,14 @@ class Connection:
         self._table.draining = True
 
     def close(self, code: int = GoAwayCode.NORMAL) -> None:
-        """End the session: what is due still goes out, then a go-away; with an error, only that."""
+        """End the session: what is due still goes out, then a go-away; with an error, only that.
+
+        Nothing more is told: `next_event` says `CLOSED`.
+        """
         if not self._closed:
             self._closed = True
+            self._events.waiting.clear()
+            self._events.close()
             self._outbox.say_goodbye(code, at_once=code != GoAwayCode.NORMAL)
 
     def next_deadline(self) -> float | None:
@@ -260,8 +290,7 @@ class Connection:
             return
         self._table.end_lingering(now)
         if self._keepalive.wants_ping(now):
-            self.ping()
+            self._ping(anew=True)
         if self._keepalive.expired(now):
-            self._closed = True
-            self._outbox.clear()
-            self._table.events.append(events.KeepaliveTimeout())
+            self._events.put(events.KeepaliveTimeout())
+            self._end()

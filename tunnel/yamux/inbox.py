@@ -20,6 +20,7 @@ from tunnel.yamux.frames import (
     RST,
     SYN,
     VERSION,
+    GoAwayCode,
     Trace,
     describe,
 )
@@ -47,6 +48,12 @@ class Inbox:
     ) -> None:
         self.parser = FrameParser()
         self._max_pongs = settings.max_pending_pongs
+        # Every stream that may be open at once, and some that were refused.
+        self._max_resets = (
+            settings.max_inbound_streams
+            + settings.max_outbound_streams
+            + limits.MAX_PENDING_REFUSALS
+        )
         self._table = table
         self._outbox = outbox
         self._windows = windows
@@ -57,6 +64,7 @@ class Inbox:
         self._body_left = 0
         self._body_fin = False
         self._body_stream: Stream | None = None
+        self._going_away = False
 
     @property
     def at_boundary(self) -> bool:
@@ -66,8 +74,10 @@ class Inbox:
     def next_event(self, now: float) -> Event | None:
         """The next thing that the bytes at hand say; None if they say nothing more."""
         self._now = now
-        queued = self._table.events
-        while not queued:
+        queue = self._table.events
+        while True:
+            if queue.waiting and (event := queue.get()) is not None:
+                return event
             if self._body_left:
                 data = self.parser.body(self._body_left)
                 if not data:
@@ -80,7 +90,6 @@ class Inbox:
                 if header is None:
                     return None
                 self._receive_header(header)
-        return queued.popleft()
 
     def _receive_body(self, data: memoryview) -> Event | None:
         """A piece of a DATA frame's payload; its FIN counts when the last piece has come."""
@@ -88,13 +97,15 @@ class Inbox:
         stream = self._body_stream
         if stream is None or stream.state is State.RESET:
             return None
+        if stream.deaf:
+            self._table.give_up(stream)
+            return None
         stream.unconsumed += len(data)
-        event = events.DataReceived(stream.stream_id, data)
         if self._body_fin and not self._body_left:
-            self._table.events.append(event)
+            self._table.events.put(events.DataReceived(stream.stream_id, data), stream)
             self._receive_fin(stream)
             return None
-        return event
+        return events.DataReceived(stream.stream_id, data)
 
     def _receive_header(self, header: Header) -> None:
         version, kind, flags, stream_id, length = header
@@ -105,8 +116,7 @@ class Inbox:
         if kind == PING:
             self._receive_ping(flags, length)
         elif kind == GO_AWAY:
-            self._table.draining = True
-            self._table.events.append(events.GoAwayReceived(length))
+            self._receive_go_away(length)
         elif kind > GO_AWAY:
             raise RemoteProtocolError(f"unknown Yamux frame type {kind}")
         elif stream_id == 0:
@@ -115,17 +125,19 @@ class Inbox:
             self._receive_stream_frame(kind, flags, stream_id, length)
 
     def _receive_stream_frame(self, kind: int, flags: int, stream_id: int, length: int) -> None:
+        if kind == DATA:
+            self._body_left, self._body_stream = length, None
         stream = self._table.get(stream_id)
         if flags & SYN:
             stream = self._receive_syn(stream_id, known=stream is not None)
-        if kind == DATA:
-            self._body_left, self._body_fin, self._body_stream = length, False, None
-        if stream is None:
-            if not flags & SYN:
-                self._count_useless()
-            return
-        if stream.outbound and not stream.acknowledged:
+        elif stream is None:
+            self._count_useless()
+        elif stream.outbound and not stream.acknowledged:
             self._table.acknowledged(stream)
+        elif not (length or flags & (FIN | RST)):
+            self._count_useless()
+        if stream is None:
+            return
         if flags & RST:
             self._receive_rst(stream, 0 if kind == DATA else length)
         elif kind == DATA:
@@ -138,16 +150,13 @@ class Inbox:
             raise RemoteProtocolError(f"the peer opened stream {stream_id}, whose number is ours")
         if known:
             raise RemoteProtocolError(f"the peer opened stream {stream_id} twice")
+        if len(self._outbox.resets) >= self._max_resets:
+            raise RemoteProtocolError("streams opened faster than their resets are read")
         stream = self._table.opened_by_peer(stream_id, self._now)
         if stream is None:
-            self._refuse(stream_id)
+            self._count_useless()
+            self._outbox.refuse(stream_id)
         return stream
-
-    def _refuse(self, stream_id: int) -> None:
-        self._count_useless()
-        if len(self._outbox.refusals) >= limits.MAX_PENDING_REFUSALS:
-            raise RemoteProtocolError("streams opened beyond the limit, faster than refused")
-        self._outbox.refusals.append(stream_id)
 
     def _receive_data(self, stream: Stream, length: int, flags: int) -> None:
         # Checked and charged before a byte of it is taken: what was granted bounds what can come.
@@ -158,19 +167,14 @@ class Inbox:
         if not length:
             if flags & FIN:
                 self._receive_fin(stream)
-            elif not flags:
-                self._count_useless()
         elif stream.deaf or stream.apply(Input.RECEIVE_DATA) is State.RESET:
-            self._table.reset(stream, 0)
-            self._table.events.append(events.StreamReset(stream.stream_id, 0))
+            self._table.give_up(stream)
         else:
             stream.window -= length
             self._body_stream = stream
             self._body_fin = bool(flags & FIN)
 
     def _receive_credit(self, stream: Stream, delta: int, flags: int) -> None:
-        if not delta and not flags:
-            self._count_useless()
         if stream.send_window + delta > limits.MAX_WINDOW:
             raise RemoteProtocolError(f"window of stream {stream.stream_id} beyond 2^32 - 1")
         stream.send_window += delta
@@ -180,26 +184,32 @@ class Inbox:
             self._receive_fin(stream)
 
     def _receive_fin(self, stream: Stream) -> None:
-        if stream.state in (State.REMOTE_EOF, State.CLOSED):
+        if not self._table.ended_by_peer(stream):
             self._count_useless()
-        else:
-            self._table.ended_by_peer(stream)
 
     def _receive_rst(self, stream: Stream, code: int) -> None:
-        if not stream.outbound and not stream.acknowledged:
-            self._count_useless()  # opened and reset before anyone could look: rapid reset
+        if not stream.outbound and (stream.ack or not stream.acknowledged):
+            self._count_useless()  # opened and reset before we could answer: rapid reset
         self._table.reset_by_peer(stream, code)
 
     def _receive_ping(self, flags: int, value: int) -> None:
         if flags & SYN:
+            self._count_useless()
             if len(self._outbox.pongs) >= self._max_pongs:
                 raise RemoteProtocolError("pings sent faster than their answers are read")
             self._outbox.pongs.append(value)
         elif flags & ACK and (rtt := self._keepalive.pong(value, self._now)) is not None:
             self._windows.rtt = rtt
-            self._table.events.append(events.PongReceived(rtt))
+            self._table.events.put(events.PongReceived(rtt))
         else:
             self._count_useless()
+
+    def _receive_go_away(self, code: int) -> None:
+        if self._going_away and code == GoAwayCode.NORMAL:
+            self._count_useless()
+            return
+        self._going_away = self._table.draining = True
+        self._table.events.put(events.GoAwayReceived(code))
 
     def _count_useless(self) -> None:
         if not self._useless.spend(self._now):

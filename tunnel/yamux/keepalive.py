@@ -19,13 +19,17 @@ class Keepalive:
         self._sent: float | None = None
 
     def heard(self, now: float) -> None:
-        """The peer lives."""
-        self._heard = now
-        self._asked = None
+        """The peer lived at `now`; an answer only if that is later than the last sign of life."""
+        if now > self._heard:
+            self._heard = now
+            self._asked = None
 
-    def start_ping(self) -> int | None:
-        """The value of a new ping; None if one is under way."""
-        if self._waiting:
+    def start_ping(self, *, anew: bool = False) -> int | None:
+        """The value of a new ping; None if one is under way.
+
+        `anew` gives up on one that was sent: a peer that drops pings when it is busy is not dead.
+        """
+        if self._waiting and not (anew and self._sent is not None):
             return None
         self._waiting = True
         self._sent = None

@@ -31,6 +31,9 @@ from tunnel.yamux.stream import Stream
 
 #: A frame is cut short to fit a batch only if this much of it fits.
 MIN_PIECE: Final = 1024
+#: Frames of fresh streams in a row while others wait: visitors who keep coming anew must not stop
+#: those who are there.
+FRESH_FRAMES: Final = 8
 
 Queue: TypeAlias = OrderedDict[int, Stream]
 
@@ -45,8 +48,8 @@ class Outbox:
         self.pending = 0
         self.ping: int | None = None
         self.pongs: deque[int] = deque()
-        #: Streams of the peer's that are refused; never more than MAX_PENDING_REFUSALS.
-        self.refusals: deque[int] = deque()
+        #: Streams that end with an RST, and its code. Not in `_control`, since they are forgotten.
+        self.resets: deque[tuple[int, int]] = deque()
         self.go_away: int | None = None
         #: Streams of which the last `build` took data or the FIN, in that order.
         self.served: dict[int, Stream] = {}
@@ -56,23 +59,25 @@ class Outbox:
         self._backlog: Queue = OrderedDict()
         self._round = 0
         self._turns = 0
+        self._fresh_frames = 0
+        self._over = False
 
     def __bool__(self) -> bool:
-        return bool(
-            self._control
-            or self._fresh
-            or self._backlog
-            or self.pongs
-            or self.refusals
+        return (
+            self.go_away is not None
             or self.ping is not None
-            or self.go_away is not None
+            or bool(self.pongs or self._has_stream_frames())
         )
+
+    def _has_stream_frames(self) -> bool:
+        return bool(self.resets or self._control or self._fresh or self._backlog)
 
     # --- What is to be sent ------------------------------------------------------------------
 
     def control(self, stream: Stream) -> None:
-        """The stream has a SYN, ACK, credit, lone FIN or RST to say."""
-        self._control[stream.stream_id] = stream
+        """The stream has a SYN, ACK, credit or lone FIN to say."""
+        if not self._over:
+            self._control[stream.stream_id] = stream
 
     def data(self, stream: Stream) -> None:
         """Schedule the stream if it has bytes to send and a window to send them in."""
@@ -81,7 +86,9 @@ class Outbox:
         stream.scheduled = True
         if self._backlog and stream.round == self._round:
             # Served in this round already: without this, a stream that always sends a little
-            # would always be fresh.
+            # would always be fresh. Behind all others it has its next share to come, as they have.
+            if stream.deficit <= 0:
+                stream.deficit += self.frame_size
             self._backlog[stream.stream_id] = stream
         else:
             stream.deficit = self.frame_size
@@ -101,51 +108,56 @@ class Outbox:
 
     def forget(self, stream: Stream) -> None:
         """The stream is over; nothing of it goes out any more."""
-        self.pending -= stream.pending_size
+        if not self._over:
+            self.pending -= stream.pending_size
         stream.drop_pending()
         for queue in (self._control, self._fresh, self._backlog):
             queue.pop(stream.stream_id, None)
         stream.scheduled = False
 
-    def reset(self, stream: Stream) -> None:
+    def reset(self, stream: Stream, code: int) -> None:
         """The stream ends with an RST, and nothing before it."""
         self.forget(stream)
         if not stream.syn:  # or else the peer has never heard of it
-            self.control(stream)
+            self.refuse(stream.stream_id, code)
+
+    def refuse(self, stream_id: int, code: int = 0) -> None:
+        """An RST, for a stream that is known no more, or never was."""
+        if not self._over:
+            self.resets.append((stream_id, code))
 
     def retract_credit(self, stream: Stream) -> None:
         """The peer has sent everything: credit is of no use to it any more."""
         stream.credit = 0
-        if not (stream.syn or stream.ack or stream.fin):
+        if not (stream.syn or stream.ack or (stream.fin and not stream.pending_size)):
             self._control.pop(stream.stream_id, None)
 
     def say_goodbye(self, code: int, *, at_once: bool) -> None:
         """A go-away is the last thing to say; `at_once` drops all that would go before it."""
         if at_once:
-            self.clear()
+            self.end()
         self.go_away = code
 
-    def clear(self) -> None:
-        """The connection is over: nothing more goes out."""
-        self.pongs.clear()
-        self.refusals.clear()
-        self.ping = None
-        self._control.clear()
-        self._fresh.clear()
-        self._backlog.clear()
-        self.served.clear()
+    def end(self) -> None:
+        """The connection is over: nothing more goes out, nor waits."""
+        self._over = True
+        self.pending = 0
+        self.ping = self.go_away = None
+        for queue in (self.pongs, self.resets, self._control, self._fresh, self._backlog):
+            queue.clear()
 
     # --- What goes out now -------------------------------------------------------------------
 
     def build(self, max_bytes: int) -> list[Buffer]:
         """Frames of about `max_bytes` together, at least one if there is any."""
         parts: list[Buffer] = []
+        max_bytes = max(max_bytes, 1)
         self._build_session(parts)
         self._build_control(parts, max_bytes)
         self._build_data(parts, max_bytes - HEADER_SIZE * len(parts))
-        if self.go_away is not None and not (self._control or self._fresh or self._backlog):
+        if self.go_away is not None and not self._has_stream_frames():
             self._frame(parts, GO_AWAY, 0, 0, self.go_away)
-            self.go_away = None
+            self.end()
         return parts
 
     def _build_session(self, parts: list[Buffer]) -> None:
@@ -154,18 +166,15 @@ class Outbox:
         if self.ping is not None:
             self._frame(parts, PING, SYN, 0, self.ping)
             self.ping = None
-        while self.refusals:
-            self._update(parts, RST, self.refusals.popleft(), 0)
 
     def _build_control(self, parts: list[Buffer], max_bytes: int) -> None:
+        while self.resets and len(parts) * HEADER_SIZE < max_bytes:
+            self._update(parts, RST, *self.resets.popleft())
         while self._control and len(parts) * HEADER_SIZE < max_bytes:
             self._say(self._control.popitem(last=False)[1], parts)
 
     def _say(self, stream: Stream, parts: list[Buffer]) -> None:
         """One flag a frame, each on a window update: the only form that every peer parses."""
-        if stream.reset_code is not None:
-            self._update(parts, RST, stream.stream_id, stream.reset_code)
-            return
         for flag in (SYN, ACK):
             if stream.syn if flag == SYN else stream.ack:
                 self._update(parts, flag, stream.stream_id, stream.credit)
@@ -184,7 +193,7 @@ class Outbox:
         self.served[stream.stream_id] = stream
 
     def _build_data(self, parts: list[Buffer], budget: int) -> None:
-        while queue := self._fresh or self._backlog:
+        while queue := self._next_queue():
             stream = next(iter(queue.values()))
             if stream.deficit <= 0:
                 self._next_in_round(queue)
@@ -195,11 +204,17 @@ class Outbox:
                     return
                 size = min(size, max(budget - HEADER_SIZE, 1))
             self._build_frame(stream, size, parts)
+            self._fresh_frames = self._fresh_frames + 1 if queue is self._fresh else 0
             if not (stream.pending_size and stream.send_window):
                 del queue[stream.stream_id]
                 stream.scheduled = False
                 stream.round = self._round
             budget -= size + HEADER_SIZE
+
+    def _next_queue(self) -> Queue:
+        if self._fresh and (self._fresh_frames < FRESH_FRAMES or not self._backlog):
+            return self._fresh
+        return self._backlog
 
     def _next_in_round(self, queue: Queue) -> None:
         """The first stream has had its share: to the back with it, and a new share for later."""

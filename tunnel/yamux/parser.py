@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from tunnel.yamux.frames import HEADER, HEADER_SIZE
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 Header: TypeAlias = tuple[int, int, int, int, int]
+
+_NOTHING: Final = memoryview(b"")
 
 
 class FrameParser:
@@ -20,7 +22,7 @@ class FrameParser:
     __slots__ = ("_chunk", "_head", "_position")
 
     def __init__(self) -> None:
-        self._chunk = memoryview(b"")
+        self._chunk = _NOTHING
         self._position = 0
         self._head = bytearray()
 
@@ -56,4 +58,6 @@ class FrameParser:
         """Up to `most` of the bytes at hand; empty until more come."""
         piece = self._chunk[self._position : self._position + most]
         self._position += len(piece)
+        if not piece:  # let go of the caller's buffer: it may be used again, or resized, now
+            self._chunk, self._position = _NOTHING, 0
         return piece

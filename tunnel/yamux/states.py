@@ -20,6 +20,9 @@ class State(enum.Enum):
     CLOSED = "closed"
     RESET = "reset"
 
+    # `enum.Enum` hashes names, in Python; a look-up in the table comes with every frame.
+    __hash__ = object.__hash__
+
 
 class Input(enum.Enum):
     """What can happen to a stream."""
@@ -30,6 +33,8 @@ class Input(enum.Enum):
     RECEIVE_DATA = "receive data"
     RECEIVE_FIN = "receive FIN"
     RECEIVE_RST = "receive RST"
+
+    __hash__ = object.__hash__
 
 
 #: A second FIN and data after a FIN are what real peers send by mistake: the first is ignored (it

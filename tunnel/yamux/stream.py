@@ -16,9 +16,10 @@ from tunnel.yamux.states import TRANSITIONS, Input, State
 class Stream:
     """A record without behaviour of its own, but for the state table and its queue.
 
-    Receiving, these always hold: `window + unconsumed + owed + credit == target`, all of them
-    not negative: what the peer may still send, what the caller has not handed on, what was handed
-    on and is not granted again, what is granted and not sent.
+    Receiving, `window + unconsumed + owed == target` between two frames, none of them negative:
+    what the peer may still send, what the caller has not handed on, what was handed on and is not
+    granted again. (Within a frame its bytes that have not come are in none of them.) `credit` is
+    the part of `window` that the peer has not been told of.
     """
 
     stream_id: int
@@ -40,7 +41,6 @@ class Stream:
     syn: bool = False
     ack: bool = False
     fin: bool = False
-    reset_code: int | None = None
     credit: int = 0
 
     # Receiving
@@ -51,6 +51,8 @@ class Stream:
     granted_at: float = 0.0
     #: The caller reads no more: what still comes resets the stream.
     deaf: bool = False
+    #: The caller has reset it: nothing more is told of it.
+    disowned: bool = False
 
     def apply(self, what: Input) -> State:
         """Move along the table; `LocalProtocolError` if the table has no such arrow."""
@@ -61,6 +63,16 @@ class Stream:
                 f"cannot {what.value} on stream {self.stream_id}: it is {self.state.value}"
             ) from None
         return self.state
+
+    @property
+    def can_send(self) -> bool:
+        """True until the caller has said EOF or the stream is over."""
+        return self.state is State.OPEN or self.state is State.REMOTE_EOF
+
+    @property
+    def can_receive(self) -> bool:
+        """True until the peer has said EOF or the stream is over."""
+        return self.state is State.OPEN or self.state is State.LOCAL_EOF
 
     def put(self, data: Buffer) -> None:
         """Queue bytes behind what waits already; the buffer must not change until sent."""

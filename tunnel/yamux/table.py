@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
-
 from tunnel import limits
 from tunnel.errors import LocalProtocolError
 from tunnel.yamux import events
-from tunnel.yamux.events import Event
+from tunnel.yamux.eventqueue import EventQueue
 from tunnel.yamux.outbox import Outbox
 from tunnel.yamux.settings import Role, Settings
 from tunnel.yamux.states import Input, State
@@ -19,7 +17,7 @@ class StreamTable:
     """Opens, counts and forgets streams; queues the events that this causes."""
 
     def __init__(self, role: Role, settings: Settings, outbox: Outbox, windows: Windows) -> None:
-        self.events: deque[Event] = deque()
+        self.events = EventQueue()
         #: No new streams, neither ours nor the peer's.
         self.draining = False
         self._settings = settings
@@ -30,7 +28,7 @@ class StreamTable:
         self._inbound = self._outbound = self._unacknowledged = 0
         self._open_wanted = False
         self._starved: dict[int, Stream] = {}
-        #: When each stream without a local reader is reset; in order, since all wait equally long.
+        #: When each stream without a reader is reset; in order, since all wait equally long.
         self._lingering: dict[int, float] = {}
 
     def __len__(self) -> int:
@@ -40,12 +38,16 @@ class StreamTable:
         """The stream, unless it is over or was never opened."""
         return self._streams.get(stream_id)
 
-    def known(self, stream_id: int) -> Stream:
-        """The stream; `LocalProtocolError` if there is none."""
-        try:
-            return self._streams[stream_id]
-        except KeyError:
-            raise LocalProtocolError(f"stream {stream_id} is over") from None
+    def known(self, stream_id: int) -> Stream | None:
+        """The stream; None if it is over and the caller cannot know yet.
+
+        Raises:
+          LocalProtocolError: it is over and the caller was told, or it never was.
+        """
+        stream = self._streams.get(stream_id)
+        if stream is None and self.events.find(stream_id) is None:
+            raise LocalProtocolError(f"stream {stream_id} is over")
+        return stream
 
     # --- Beginning ---------------------------------------------------------------------------
 
@@ -83,7 +85,7 @@ class StreamTable:
         stream = Stream(stream_id, outbound=False, granted_at=now)
         self._streams[stream_id] = stream
         self._inbound += 1
-        self.events.append(events.StreamOpened(stream_id))
+        self.events.put(events.StreamOpened(stream_id), stream)
         return stream
 
     def acknowledged(self, stream: Stream) -> None:
@@ -95,18 +97,19 @@ class StreamTable:
     def _offer_streams(self) -> None:
         if self._open_wanted and self.can_open():
             self._open_wanted = False
-            self.events.append(events.StreamsAvailable())
+            self.events.put(events.StreamsAvailable())
 
     # --- Room to send ------------------------------------------------------------------------
 
     def room(self, stream: Stream) -> int:
         """Bytes that the stream may queue; one that gets 0 is told when there are some."""
+        if not stream.can_send:
+            return 0
         room = self._room(stream)
         if room > 0:
             return room
         stream.wants_room = True
-        if self._outbox.pending >= self._settings.total_send_queue:
-            self._starved[stream.stream_id] = stream
+        self._note_if_starved(stream)
         return 0
 
     def _room(self, stream: Stream) -> int:
@@ -117,18 +120,36 @@ class StreamTable:
 
     def offer_room(self, stream: Stream) -> None:
         """Tell a stream that asked, as soon as half its queue is free."""
-        low = stream.pending_size <= self._settings.send_queue // 2
-        if stream.wants_room and low and self._room(stream) > 0:
+        if not stream.wants_room or stream.pending_size > self._settings.send_queue // 2:
+            return
+        if self._room(stream) > 0:
             stream.wants_room = False
             self._starved.pop(stream.stream_id, None)
-            self.events.append(events.RoomAvailable(stream.stream_id))
+            self.events.put(events.RoomAvailable(stream.stream_id), stream)
+        else:
+            self._note_if_starved(stream)
 
-    def served(self) -> None:
+    def wants_no_room(self, stream: Stream) -> None:
+        """The stream has said its last."""
+        stream.wants_room = False
+        self._starved.pop(stream.stream_id, None)
+
+    def _note_if_starved(self, stream: Stream) -> None:
+        """What it lacks is not its own: remember to look at it when other streams have sent."""
+        if self._outbox.pending >= self._settings.total_send_queue:
+            self._starved[stream.stream_id] = stream
+
+    def served(self, now: float) -> None:
         """Data went out: room for some, and the end of those that had only this to say."""
         for stream in self._outbox.served.values():
+            if stream.deaf and stream.stream_id in self._lingering:
+                self.linger(stream, now)
             self.offer_room(stream)
             self.close_if_done(stream)
         self._outbox.served.clear()
+        self._offer_room_to_starved()
+
+    def _offer_room_to_starved(self) -> None:
         if self._starved and self._outbox.pending <= self._settings.total_send_queue // 2:
             starved, self._starved = self._starved, {}
             for stream in starved.values():
@@ -136,10 +157,11 @@ class StreamTable:
 
     # --- Ending ------------------------------------------------------------------------------
 
-    def linger(self, stream: Stream, until: float) -> None:
-        """Nobody reads the stream any more; reset it at `until` if the peer has not ended it."""
+    def linger(self, stream: Stream, now: float) -> None:
+        """Nobody reads the stream any more: reset it unless it moves, or ends, in good time."""
         stream.deaf = True
-        self._lingering[stream.stream_id] = until
+        self._lingering.pop(stream.stream_id, None)
+        self._lingering[stream.stream_id] = now + self._settings.close_linger
 
     @property
     def deadline(self) -> float | None:
@@ -149,35 +171,42 @@ class StreamTable:
     def end_lingering(self, now: float) -> None:
         """Reset the streams whose time is over."""
         for stream_id in [key for key, until in self._lingering.items() if until <= now]:
-            self.reset(self._streams[stream_id], 0)
-            self.events.append(events.StreamReset(stream_id, 0))
+            self.give_up(self._streams[stream_id])
 
-    def ended_by_peer(self, stream: Stream) -> None:
-        """The peer's FIN, and all before it, has come."""
-        stream.apply(Input.RECEIVE_FIN)
+    def ended_by_peer(self, stream: Stream) -> bool:
+        """The peer's FIN, and all before it, has come; False if it had come before."""
+        before = stream.state
+        if stream.apply(Input.RECEIVE_FIN) is before:
+            return False
         self._outbox.retract_credit(stream)
         self._lingering.pop(stream.stream_id, None)
-        self.events.append(events.StreamEOF(stream.stream_id))
+        self.events.put(events.StreamEOF(stream.stream_id), stream)
         self.close_if_done(stream)
+        return True
 
     def reset_by_peer(self, stream: Stream, code: int) -> None:
         """The peer's RST has come: over, whatever waits."""
         stream.apply(Input.RECEIVE_RST)
         self._forget(stream)
-        self.events.append(events.StreamReset(stream.stream_id, code))
+        self.events.put(events.StreamReset(stream.stream_id, code), stream)
 
     def reset(self, stream: Stream, code: int) -> None:
         """End a stream from this side."""
+        if stream.state is not State.RESET:
+            stream.apply(Input.SEND_RST)
         self._forget(stream)
-        stream.state = State.RESET
-        stream.reset_code = code
-        self._outbox.reset(stream)
+        self._outbox.reset(stream, code)
+
+    def give_up(self, stream: Stream) -> None:
+        """End a stream from this side, which the caller has not asked for."""
+        self.reset(stream, 0)
+        self.events.put(events.StreamReset(stream.stream_id, 0), stream)
 
     def close_if_done(self, stream: Stream) -> None:
         """Over, if both directions have ended and nothing is left to say."""
-        if stream.state is State.CLOSED and not stream.fin and stream.stream_id in self._streams:
+        if stream.state is State.CLOSED and not stream.fin:
             self._forget(stream)
-            self.events.append(events.StreamClosed(stream.stream_id))
+            self.events.put(events.StreamClosed(stream.stream_id), stream)
 
     def _forget(self, stream: Stream) -> None:
         del self._streams[stream.stream_id]
@@ -191,3 +220,4 @@ class StreamTable:
             self._offer_streams()
         else:
             self._inbound -= 1
+        self._offer_room_to_starved()

@@ -1,0 +1,228 @@
+import pytest
+
+from tests.yamux.wire import (
+    FIN,
+    SYN,
+    WINDOW,
+    accepted,
+    client,
+    data,
+    go_away,
+    hear,
+    opened,
+    ping,
+    said,
+    server,
+    told,
+    update,
+)
+from tunnel.errors import LocalProtocolError, RemoteProtocolError
+from tunnel.yamux import (
+    CLOSED,
+    NEED_DATA,
+    Connection,
+    ConnectionLost,
+    DataReceived,
+    KeepaliveTimeout,
+    Role,
+    RoomAvailable,
+    StreamOpened,
+)
+
+
+def test_the_smallest_conversation():
+    one, other = Connection(Role.CLIENT, now=0.0), Connection(Role.SERVER, now=0.0)
+    stream_id = one.open_stream()
+    one.send_data(stream_id, b"hello")
+    assert one.has_data_to_send()
+    assert hear(other, *one.data_to_send(0.0)) == [
+        StreamOpened(stream_id),
+        DataReceived(stream_id, memoryview(b"hello")),
+    ]
+    assert other.next_event() is NEED_DATA
+
+
+def test_a_trace_sees_every_frame_in_both_directions():
+    seen = []
+    engine = Connection(Role.SERVER, now=0.0, trace=lambda *line: seen.append(line))
+    hear(engine, update(1, flags=SYN))
+    engine.accept_stream(1)
+    said(engine)
+    assert seen == [
+        ("in", "WINDOW_UPDATE|SYN stream=1 length=0"),
+        ("out", "WINDOW_UPDATE|ACK stream=1 length=0"),
+    ]
+
+
+# --- The end of the wire ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wire", "clean"),
+    [
+        (b"", True),
+        (ping(1), True),
+        (ping(1)[:5], False),
+        (data(1, b"hello")[:-1], False),
+        (data(1, b"hello")[:12], False),
+    ],
+)
+def test_the_end_is_clean_only_between_two_frames(wire, clean):
+    engine = server()
+    accepted(engine, 1)
+    if wire:
+        hear(engine, wire)
+    engine.receive_data(b"", 0.0)
+    assert told(engine)[-1:] == [ConnectionLost(clean)]
+    assert engine.next_event() is CLOSED
+
+
+def test_the_end_comes_after_all_that_came_before_it():
+    engine = server()
+    accepted(engine, 1)
+    engine.receive_data(data(1, b"hello"), 0.0)
+    engine.receive_data(b"", 0.0)
+    assert told(engine) == [DataReceived(1, memoryview(b"hello")), ConnectionLost(True)]
+
+
+# --- Over is over -------------------------------------------------------------------------------
+
+
+def lose(engine):
+    hear(engine, b"")
+
+
+def break_protocol(engine):
+    with pytest.raises(RemoteProtocolError):
+        hear(engine, update(0, 1))
+
+
+def fall_silent(engine):
+    engine._end()  # as keepalive does; see test_keepalive
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lose,
+        break_protocol,
+        fall_silent,
+        lambda engine: hear(engine, go_away(1)),
+        lambda engine: engine.close(),
+        lambda engine: engine.close(2),
+    ],
+)
+def test_after_the_end_nothing_comes_and_nothing_goes(end):
+    engine = client(max_outbound_streams=2, send_queue=10)
+    one, other = opened(engine, 2)
+    engine.send_data(one, bytes(10))
+    assert engine.room(one) == 0
+    assert not engine.can_open()
+    assert hear(engine, update(2, flags=SYN)) == [StreamOpened(2)]
+    end(engine)
+    said(engine)
+    assert engine.next_event() is CLOSED
+    assert engine.pending == 0
+    assert engine.next_deadline() is None
+    assert not engine.can_open()
+    assert engine.room(one) == engine.room(other) == 0
+    with pytest.raises(LocalProtocolError, match="the connection is over"):
+        engine.open_stream()
+    # None of these may do anything, nor fail: the caller may not have noticed yet.
+    engine.send_data(other, b"x")
+    engine.send_eof(other)
+    engine.consumed(other, 0, 0.0)
+    engine.stop_reading(other, 0.0)
+    engine.accept_stream(2)
+    engine.reset_stream(one)
+    engine.ping()
+    engine.heard(0.0)
+    engine.close(1)
+    engine.on_timer(1e6)
+    engine.receive_data(update(2, flags=SYN), 0.0)
+    engine.receive_data(b"", 0.0)
+    assert engine.next_event() is CLOSED
+    assert not engine.can_open()
+    assert engine.pending == 0
+    assert not engine.has_data_to_send()
+    assert said(engine) == []
+
+
+def test_what_comes_after_the_end_is_not_kept():
+    engine = client()
+    engine.close()
+    for _ in range(3):
+        engine.receive_data(bytes(1000), 0.0)
+    assert engine._inbox.parser.at_boundary
+
+
+def test_a_normal_close_says_what_is_due_and_then_goodbye():
+    engine = client()
+    (stream_id,) = opened(engine)
+    engine.send_data(stream_id, bytes(30_000))
+    engine.send_eof(stream_id)
+    hear(engine, ping(7))
+    engine.close()
+    frames = []
+    while engine.has_data_to_send():
+        frames += said(engine, max_bytes=10_000)
+    assert frames[0] == "PING|ACK 0 7"
+    assert frames[-2:] == ["UPDATE|FIN 1 0", "GO_AWAY 0 0"]
+    assert sum(int(frame.split()[-1]) for frame in frames[1:-2]) == 30_000
+
+
+def test_a_normal_close_does_not_wait_for_credit():
+    engine = client()
+    (stream_id,) = opened(engine)
+    engine.send_data(stream_id, bytes(WINDOW + 1))
+    engine.close()
+    assert said(engine)[-1] == "GO_AWAY 0 0"
+    assert not engine.has_data_to_send()
+
+
+@pytest.mark.parametrize("late", ["reset", "open frame", "data"])
+def test_a_close_with_an_error_says_nothing_else(late):
+    engine = client()
+    one, other = opened(engine, 2)
+    engine.send_data(one, b"x")
+    engine.ping()
+    engine.close(2)
+    if late == "reset":
+        engine.reset_stream(other)
+    elif late == "data":
+        engine.send_data(other, b"y")
+    assert said(engine) == ["GO_AWAY 0 2"]
+
+
+def test_nothing_is_told_after_the_callers_own_close():
+    engine = client(send_queue=10)
+    (stream_id,) = opened(engine)
+    engine.send_data(stream_id, bytes(10))
+    assert engine.room(stream_id) == 0
+    said(engine)  # a RoomAvailable waits now
+    engine.close()
+    assert engine.next_event() is CLOSED
+
+
+def test_what_happened_before_a_timeout_is_told_before_it():
+    engine = client(send_queue=10, keepalive_interval=5.0, keepalive_timeout=5.0)
+    (stream_id,) = opened(engine)
+    engine.send_data(stream_id, bytes(10))
+    engine.room(stream_id)
+    engine.on_timer(5.0)
+    said(engine, 5.0)
+    engine.on_timer(10.0)
+    engine.reset_stream(99)
+    assert told(engine) == [RoomAvailable(stream_id), KeepaliveTimeout()]
+
+
+def test_a_drain_ends_when_the_last_stream_has():
+    engine = server()
+    accepted(engine, 1)
+    engine.start_drain()
+    engine.send_eof(1)
+    hear(engine, update(1, flags=FIN))
+    said(engine)
+    assert engine.stream_count == 0
+    engine.close()
+    assert said(engine) == ["GO_AWAY 0 0"]

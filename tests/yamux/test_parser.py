@@ -1,0 +1,71 @@
+import pytest
+
+from tests.yamux.wire import DATA, HEADER, data, ping
+from tunnel.yamux.parser import FrameParser
+
+
+def test_a_header_in_one_piece():
+    parser = FrameParser()
+    parser.feed(ping(7))
+    assert parser.header() == (0, 2, 1, 0, 7)
+    assert parser.header() is None
+    assert parser.at_boundary
+
+
+@pytest.mark.parametrize("cut", range(1, HEADER.size))
+def test_a_header_cut_anywhere(cut):
+    parser = FrameParser()
+    parser.feed(ping(7)[:cut])
+    assert parser.header() is None
+    assert not parser.at_boundary
+    parser.feed(ping(7)[cut:] + ping(8))
+    assert parser.header() == (0, 2, 1, 0, 7)
+    assert parser.header() == (0, 2, 1, 0, 8)
+
+
+def test_a_header_byte_by_byte():
+    parser = FrameParser()
+    for byte in ping(7)[:-1]:
+        parser.feed(bytes([byte]))
+        assert parser.header() is None
+    parser.feed(ping(7)[-1:])
+    assert parser.header() == (0, 2, 1, 0, 7)
+
+
+def test_a_body_is_a_view_and_no_copy():
+    chunk = bytearray(data(1, b"hello"))
+    parser = FrameParser()
+    parser.feed(chunk)
+    assert parser.header() == (0, DATA, 0, 1, 5)
+    body = parser.body(5)
+    chunk[-5:] = b"HELLO"
+    assert body == b"HELLO"
+
+
+def test_a_body_in_pieces():
+    parser = FrameParser()
+    parser.feed(data(1, b"hello")[:14])
+    parser.header()
+    assert parser.body(5) == b"he"
+    assert parser.body(3) == b""
+    parser.feed(b"llo" + ping(1))
+    assert parser.body(3) == b"llo"
+    assert parser.header() == (0, 2, 1, 0, 1)
+
+
+def test_a_chunk_that_comes_too_early_waits_behind_the_one_before():
+    parser = FrameParser()
+    parser.feed(ping(1) + ping(2))
+    assert parser.header() == (0, 2, 1, 0, 1)
+    parser.feed(ping(3))
+    assert parser.header() == (0, 2, 1, 0, 2)
+    assert parser.header() == (0, 2, 1, 0, 3)
+
+
+def test_a_buffer_that_was_used_up_is_let_go():
+    chunk = bytearray(ping(1))
+    parser = FrameParser()
+    parser.feed(chunk)
+    parser.header()
+    assert parser.header() is None
+    chunk.clear()  # BufferError if a view of it were left
