@@ -11,9 +11,12 @@ import attrs
 
 from tunnel import limits
 from tunnel.errors import LocalProtocolError, Refused, RemoteProtocolError
+from tunnel.model import RefusalCode
 from tunnel.protocol import messages
 from tunnel.protocol.framing import FrameDecoder
 from tunnel.protocol.messages import (
+    BINDINGS,
+    VERSION,
     Authenticate,
     Authenticated,
     Challenge,
@@ -22,6 +25,7 @@ from tunnel.protocol.messages import (
     Message,
     Proof,
     RefusedMessage,
+    Unknown,
 )
 
 _TRANSCRIPT_LABEL: Final = b"tls-tunnel/1\0"
@@ -47,6 +51,13 @@ class Binding:
 
     kind: str
     leaf_hash: bytes = b""
+
+    def __attrs_post_init__(self) -> None:
+        # Nothing downstream would notice: both ends would agree on a hash of nothing.
+        if self.kind not in BINDINGS:
+            raise ValueError(f"there is no binding {self.kind!r}")
+        if len(self.leaf_hash) != (32 if self.kind == "certificate" else 0):
+            raise ValueError(f"binding {self.kind} with a hash of {len(self.leaf_hash)} bytes")
 
     def to_bytes(self) -> bytes:
         """B of the protocol: 33 bytes."""
@@ -117,11 +128,11 @@ class Conversation:
         self._eof = False
 
     def receive_data(self, data: bytes) -> None:
-        """Take bytes that the wire brought; empty ones mean its end."""
-        if data:
-            self._decoder.feed(data)
-        else:
+        """Take bytes that the wire brought; empty ones mean its end. After a failure: drop them."""
+        if not data:
             self._eof = True
+        elif self._state is not State.FAILED:
+            self._decoder.feed(data)
 
     @property
     def trailing_data(self) -> bytes:
@@ -131,15 +142,22 @@ class Conversation:
     def _next_message(self) -> tuple[Message, bytes] | None:
         """The next message if this end waits for one, and the state moved along the table."""
         if self._state not in self._table:
-            return None
+            raise LocalProtocolError(f"this end {self._state.value}")
         frame = self._decoder.next_frame()
         if frame is None:
             if self._eof:
-                raise RemoteProtocolError(f"closed while this end {self._state.value}")
+                middle = " in the middle of a message," if self._decoder.trailing else ""
+                raise RemoteProtocolError(f"closed{middle} while this end {self._state.value}")
             return None
         message = messages.decode(frame)
         if isinstance(message, RefusedMessage):
             self._refused(message)
+        if isinstance(message, Unknown) and message.version != VERSION:
+            raise Refused(
+                RefusalCode.VERSION,
+                f"one end speaks version {message.version} of the protocol, "
+                f"the other {VERSION}: update the older one",
+            )
         expected, following = self._table[self._state]
         if not isinstance(message, expected):
             raise RemoteProtocolError(f"{message.kind} came while this end {self._state.value}")
@@ -155,8 +173,12 @@ class Conversation:
         try:
             return read()
         except (RemoteProtocolError, Refused):
-            self._state = State.FAILED
+            self._fail()
             raise
+
+    def _fail(self) -> None:
+        self._state = State.FAILED
+        self._decoder.clear()
 
     def _move(self, expected: State, following: State) -> None:
         if self._state is not expected:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Any, Final
+from enum import StrEnum
+from typing import Any, Final, TypeVar
 
 from tunnel import limits
 from tunnel.errors import RemoteProtocolError
@@ -12,7 +13,10 @@ from tunnel.model import ANY, Address, name_fault
 from tunnel.protocol.framing import Json
 
 _HEX: Final = re.compile(r"[0-9a-f]*\Z")
+#: An IPv6 zone; Python's `ipaddress` takes anything for one, a line break too.
+_ZONE: Final = re.compile(r"[0-9A-Za-z._-]{1,15}\Z")
 _MISSING: Final = object()
+_Code = TypeVar("_Code", bound=StrEnum)
 
 
 def _value(message: Json, key: str, kind: type, default: object) -> Any:  # noqa: ANN401
@@ -28,7 +32,6 @@ def _value(message: Json, key: str, kind: type, default: object) -> Any:  # noqa
 _KINDS: Final = {
     int: "a whole number",
     str: "a text",
-    bool: "true or false",
     list: "a list",
     dict: "an object",
 }
@@ -76,14 +79,23 @@ def name(message: Json, key: str) -> str:
 
 
 def host(message: Json, key: str) -> str:
-    """A literal IPv4 or IPv6 address, or "*"."""
+    """A literal IPv4 or IPv6 address, or "*"; in its usual spelling, whatever it came in."""
     value = text(message, key, 64)
-    if value != ANY:
-        try:
-            ipaddress.ip_address(value)
-        except ValueError:
-            raise RemoteProtocolError(f"{key} is neither an IP address nor {ANY}") from None
-    return value
+    if value == ANY:
+        return ANY
+    _, percent, zone = value.partition("%")
+    try:
+        if percent and not _ZONE.match(zone):
+            raise ValueError(zone)
+        return str(ipaddress.ip_address(value))
+    except ValueError:
+        raise RemoteProtocolError(f"{key} is neither an IP address nor {ANY}") from None
+
+
+def code(message: Json, kind: type[_Code], default: _Code) -> _Code:
+    """The key `code`, from a fixed list; `default` for one that a later version may have added."""
+    value = text(message, "code", 32)
+    return kind(value) if value in kind.__members__.values() else default
 
 
 def objects(message: Json, key: str, most: int, default: object = _MISSING) -> list[Json]:

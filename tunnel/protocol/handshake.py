@@ -22,7 +22,7 @@ from typing import Final, TypeAlias
 import attrs
 
 from tunnel import limits
-from tunnel.errors import Refused, RemoteProtocolError
+from tunnel.errors import LocalProtocolError, Refused, RemoteProtocolError
 from tunnel.model import RefusalCode
 from tunnel.protocol import messages
 from tunnel.protocol.conversation import (
@@ -184,11 +184,6 @@ class ServerHandshake(Conversation):
         return NEED_DATA
 
     def _check_hello(self, hello: Authenticate) -> None:
-        if hello.version != VERSION:
-            raise Refused(
-                RefusalCode.VERSION,
-                f"this server speaks version {VERSION} of the protocol, not {hello.version}",
-            )
         if hello.binding != self._binding.kind:
             raise Refused(
                 RefusalCode.BINDING,
@@ -236,8 +231,10 @@ class ServerHandshake(Conversation):
 
     def refuse(self, code: str, text: str, retry_after: float | None = None) -> bytes:
         """No; allowed at any point before `configured`. Close after it, so that it arrives."""
-        self._state = State.FAILED
-        return messages.encode(RefusedMessage(code, text, retry_after))
+        if self._state is State.DONE:
+            raise LocalProtocolError("Yamux has begun; it is too late to refuse")
+        self._fail()
+        return messages.encode(RefusedMessage(RefusalCode(code), text, retry_after))
 
 
 class ClientHandshake(Conversation):
@@ -269,6 +266,7 @@ class ClientHandshake(Conversation):
         super().__init__(CLIENT, State.AWAIT_CHALLENGE, binding)
         self._keys = keys
         self._authenticated: Authenticated | None = None
+        self._asked = 0
         self._hello = Authenticate(
             VERSION,
             binding.kind,
@@ -303,6 +301,8 @@ class ClientHandshake(Conversation):
             elif isinstance(message, Proof):
                 return self._check_proof(message)
             elif isinstance(message, Configured):
+                if len(message.answers) != self._asked:
+                    raise RemoteProtocolError("the server did not answer for every proxy")
                 return ConfiguredReceived(message.answers)
         return NEED_DATA
 
@@ -310,12 +310,6 @@ class ClientHandshake(Conversation):
         raise Refused(message.code, message.text, message.retry_after)
 
     def _check_challenge(self, challenge: Challenge) -> None:
-        if challenge.version != VERSION:
-            raise Refused(
-                RefusalCode.VERSION,
-                f"the server speaks version {challenge.version} of the protocol, "
-                f"this client {VERSION}",
-            )
         # Never down: both files decide, and a server that offers something else is refused.
         if self._binding.kind not in challenge.bindings:
             raise Refused(
@@ -347,4 +341,5 @@ class ClientHandshake(Conversation):
     def configure(self, proxies: tuple[ProxyRequest, ...]) -> bytes:
         """4: what to publish."""
         self._move(State.CONFIGURE, State.AWAIT_CONFIGURED)
+        self._asked = len(proxies)
         return messages.encode(Configure(proxies))

@@ -24,7 +24,7 @@ _SALT: Final = b"tls-tunnel/1 auth_key"
 
 
 class KeyFormatError(TunnelError):
-    """A key looks like a generated one and is not: it was mistyped or cut."""
+    """A key looks like a generated one and is not (it was mistyped or cut), or is no text."""
 
 
 def mac(key: bytes, message: bytes) -> bytes:
@@ -96,9 +96,13 @@ def derive(auth_key: str) -> ClientKeys:
     key has 256 bits and needs no help.
 
     Raises:
-      KeyFormatError: see `is_generated_key`.
+      KeyFormatError: see `is_generated_key`; or it is not text that UTF-8 can carry, which an
+        environment variable may hold.
     """
-    key = auth_key.encode()
+    try:
+        key = auth_key.encode()
+    except UnicodeEncodeError:
+        raise KeyFormatError("the key is not valid UTF-8") from None
     if is_generated_key(auth_key):
         root = mac(_SALT, key)
     else:

@@ -7,13 +7,13 @@ business. Keys that are not known are ignored, so that later versions can add so
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Final, TypeAlias
+from typing import Any, ClassVar, Final, TypeAlias, get_args
 
 import attrs
 
 from tunnel import limits
 from tunnel.errors import RemoteProtocolError
-from tunnel.model import Address, RejectionCode
+from tunnel.model import Address, RefusalCode, RejectionCode
 from tunnel.protocol import fields
 from tunnel.protocol.framing import Json, decode_json, encode_frame, frame_body
 
@@ -86,7 +86,7 @@ class Challenge:
     def from_json(cls, message: Json) -> Challenge:
         """Read the message's keys."""
         return cls(
-            fields.integer(message, "version", 1, _U32),
+            fields.integer(message, "version", VERSION, VERSION),
             fields.texts(message, "bindings", 8, 32),
             fields.token(message, "nonce", NONCE_SIZE),
         )
@@ -125,7 +125,7 @@ class Authenticate:
     def from_json(cls, message: Json) -> Authenticate:
         """Read the message's keys."""
         return cls(
-            fields.integer(message, "version", 1, _U32),
+            fields.integer(message, "version", VERSION, VERSION),
             fields.text(message, "binding", 32),
             fields.token(message, "nonce", NONCE_SIZE),
             fields.token(message, "key_id", KEY_ID_SIZE),
@@ -179,7 +179,7 @@ class Authenticated:
         return cls(
             fields.token(message, "session", ID_SIZE).hex(),
             fields.name(message, "name"),
-            fields.text(message, "server_version", 64),
+            fields.harmless(fields.text(message, "server_version", 64)),
             Capabilities.from_json(message),
         )
 
@@ -189,20 +189,20 @@ class RefusedMessage:
     """Server to client, instead of 3a or 5; nothing follows."""
 
     kind: ClassVar = "refused"
-    code: str
+    code: RefusalCode
     text: str
     retry_after: float | None = None
 
     def to_json(self) -> Json:
         """The message's keys."""
         hint = {} if self.retry_after is None else {"retry_after": self.retry_after}
-        return {"code": self.code, "text": self.text[: limits.MAX_REFUSAL_TEXT]} | hint
+        return {"code": self.code, "text": fields.harmless(self.text)} | hint
 
     @classmethod
     def from_json(cls, message: Json) -> RefusedMessage:
         """Read the message's keys; the text, which a stranger may have written, made harmless."""
         return cls(
-            fields.harmless(fields.text(message, "code", 32)),
+            fields.code(message, RefusalCode, RefusalCode.INTERNAL),
             fields.harmless(fields.text(message, "text", limits.MAX_FRAME_BEFORE_AUTHENTICATION)),
             fields.seconds(message, "retry_after"),
         )
@@ -273,6 +273,8 @@ class Bound:
     def from_json(cls, message: Json) -> Bound:
         """Read the message's keys."""
         addresses = fields.objects(message, "bound", 8)
+        if not addresses:
+            raise RemoteProtocolError("bound is empty")
         return cls(fields.integer(message, "id", 0, _U32), tuple(map(fields.address, addresses)))
 
 
@@ -286,7 +288,7 @@ class Rejected:
 
     def to_json(self) -> Json:
         """An entry of `configured`."""
-        rejected = {"code": self.code.value, "text": self.text[: limits.MAX_REFUSAL_TEXT]}
+        rejected = {"code": self.code, "text": fields.harmless(self.text)}
         return {"id": self.proxy_id, "rejected": rejected}
 
     @classmethod
@@ -295,11 +297,9 @@ class Rejected:
         rejected = message.get("rejected")
         if type(rejected) is not dict:
             raise RemoteProtocolError("an answer is neither bound nor rejected")
-        code = fields.text(rejected, "code", 32)
-        known = code in RejectionCode.__members__.values()
         return cls(
             fields.integer(message, "id", 0, _U32),
-            RejectionCode(code) if known else RejectionCode.INTERNAL,
+            fields.code(rejected, RejectionCode, RejectionCode.INTERNAL),
             fields.harmless(fields.text(rejected, "text", 1024)),
         )
 
@@ -322,6 +322,8 @@ class Configured:
             Bound.from_json(entry) if "bound" in entry else Rejected.from_json(entry)
             for entry in fields.objects(message, "proxies", limits.MAX_PROXIES)
         ]
+        if len({answer.proxy_id for answer in answers}) != len(answers):
+            raise RemoteProtocolError("proxies has the same id twice")
         return cls(tuple(answers))
 
 
@@ -343,9 +345,10 @@ class Stopping:
 
 @attrs.frozen
 class Unknown:
-    """A notice of a later version."""
+    """A notice of a later version; or the first message of one, of which only that was read."""
 
     kind: str
+    version: int = VERSION
 
 
 Message: TypeAlias = (
@@ -361,19 +364,11 @@ Message: TypeAlias = (
 )
 
 _READERS: Final[dict[str, Callable[[Json], Any]]] = {
-    message.kind: message.from_json
-    for message in (
-        Challenge,
-        Authenticate,
-        Proof,
-        Authenticated,
-        RefusedMessage,
-        Configure,
-        Configured,
-        Bound,
-        Stopping,
-    )
+    message.kind: message.from_json for message in get_args(Message)
 }
+
+#: What each end says first, with the version of all that follows.
+_VERSIONED: Final = {Challenge.kind, Authenticate.kind}
 
 
 def encode(message: Message) -> bytes:
@@ -393,6 +388,11 @@ def decode(frame: bytes) -> Message | Unknown:
     if reader is None:
         return Unknown(kind)
     try:
+        # Before anything else is read: a later version may have changed it all.
+        if kind in _VERSIONED:
+            version = fields.integer(value, "version", 1, _U32)
+            if version != VERSION:
+                return Unknown(kind, version)
         message: Message = reader(value)
     except RemoteProtocolError as error:
         raise RemoteProtocolError(f"{kind}: {error}") from None

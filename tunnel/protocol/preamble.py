@@ -1,7 +1,7 @@
 """What a visitor's stream begins with: a PROXY protocol v2 header.
 
 Source: "The PROXY protocol", HAProxy, sections 2.1 (version 1), 2.2 (version 2), 2.2.5 (unique
-id, PP2_TYPE_UNIQUE_ID) and 2.2.7 (0xE0 to 0xEF are for applications).
+id, PP2_TYPE_UNIQUE_ID) and 2.2.8 (types 0xE0 to 0xEF are for applications).
 """
 
 from __future__ import annotations
@@ -64,12 +64,13 @@ def proxy_v2(source: Address, destination: Address) -> bytes:
 
 
 def proxy_v1(source: Address, destination: Address) -> bytes:
-    """The header for a local service that asks for version 1."""
+    """The header for a local service that asks for version 1; without addresses if they mix."""
     one, other = _packed(source), _packed(destination)
     if len(one) != len(other):
         return b"PROXY UNKNOWN\r\n"
     family = "TCP4" if len(one) == 4 else "TCP6"
-    hosts = f"{source.host} {destination.host}"
+    # Written anew: the format has no room for a zone.
+    hosts = f"{_unpacked(one)} {_unpacked(other)}"
     return f"PROXY {family} {hosts} {source.port} {destination.port}\r\n".encode()
 
 
@@ -83,7 +84,15 @@ def _v2(source: Address, destination: Address, tlvs: bytes) -> bytes:
 
 
 def _packed(address: Address) -> bytes:
-    return ipaddress.ip_address(address.host).packed
+    # `ip_address` would try one kind after the other, with an exception between.
+    host = address.host
+    return (ipaddress.IPv6Address if ":" in host else ipaddress.IPv4Address)(host).packed
+
+
+def _unpacked(packed: bytes) -> str:
+    if len(packed) == 4:
+        return ".".join(map(str, packed))
+    return str(ipaddress.IPv6Address(packed))
 
 
 def _as_ipv6(packed: bytes) -> bytes:
@@ -131,8 +140,7 @@ class PreambleDecoder:
         ports = struct.unpack_from("!HH", body, 2 * width)
         hosts = (body[:width], body[width : 2 * width])
         source, destination = (
-            Address(str(ipaddress.ip_address(host)), port)
-            for host, port in zip(hosts, ports, strict=True)
+            Address(_unpacked(host), port) for host, port in zip(hosts, ports, strict=True)
         )
         tlvs = _tlvs(body[2 * width + 4 :])
         try:
