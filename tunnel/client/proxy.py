@@ -118,6 +118,8 @@ class LocalProxy:
             sock = await self._dial_patiently()
             if isinstance(sock, ResetCode):
                 endpoint.refuse(sock)
+            elif endpoint.scope.cancel_called:
+                sock.close()  # the visitor went in the moment in which the connection came
             else:
                 self._hand_over(sock, endpoint, preamble)
             endpoint.link.flush()

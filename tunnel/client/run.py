@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import random
 
 import trio
@@ -40,7 +41,7 @@ async def run_client(
             hint = await _attempt(client, attempt, delays, state)
             state.value = ClientState.WAITING
             delay = max(delays.delay(), hint)
-            logger.info(f"Reconnecting in {delay:.3g} seconds")
+            logger.info(f"Reconnecting in {round(delay, 3):g} seconds")
             await trio.sleep(delay)
     finally:
         logger.info("Client stopped")
@@ -51,9 +52,11 @@ async def _attempt(
 ) -> float:
     """One session and its end in the log; returns how long the server asks to wait, in seconds."""
     hint = 0.0
-    began = trio.current_time()
+    stable_at = math.inf
 
     def connected() -> None:
+        nonlocal stable_at
+        stable_at = trio.current_time() + limits.STABLE_SESSION
         state.value = ClientState.CONNECTED
         published = sum(1 for proxy in client.proxies if proxy.addresses)
         logger.info("Connected", extra={"published": published, "proxies": len(client.proxies)})
@@ -68,7 +71,7 @@ async def _attempt(
     except* trio.TooSlowError:
         reason = f"no connection within {client.connect_timeout:g} seconds"
         logger.warning("Connection lost", extra={"reason": reason})
-    if trio.current_time() - began >= limits.STABLE_SESSION:
+    if trio.current_time() >= stable_at:
         delays.reset()
     return hint
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import secrets
@@ -15,7 +16,8 @@ from tunnel.client.connect import leaf_hash
 from tunnel.client.dialling import accept_visitors
 from tunnel.client.proxy import LocalProxy
 from tunnel.errors import RemoteProtocolError
-from tunnel.net.framed import Notices, next_event
+from tunnel.net.control import Control
+from tunnel.net.framed import next_event
 from tunnel.net.link import Link
 from tunnel.net.settings import link_settings
 from tunnel.net.tls import TlsStream
@@ -27,7 +29,14 @@ from tunnel.protocol.handshake import (
     ServerProved,
 )
 from tunnel.protocol.keys import ClientKeys
-from tunnel.protocol.messages import Bound, Capabilities, Rejected, Stopping
+from tunnel.protocol.messages import (
+    Bound,
+    Capabilities,
+    Message,
+    Rejected,
+    Stopping,
+    Unknown,
+)
 from tunnel.yamux import Role
 
 logger = logging.getLogger(__name__)
@@ -91,7 +100,7 @@ async def hold_session(client: Client, attempt: int, connected: Callable[[], Non
                     await nursery.start(proxy.serve)
                 by_id = _publish(client.proxies, configured.answers)
                 link = _link(tls, client, by_id, proved, early)
-                nursery.start_soon(_converse, link, by_id)
+                _open_control(link, by_id)
                 connected()
                 reason = await link.run()
                 nursery.cancel_scope.cancel()
@@ -116,10 +125,10 @@ async def _introduce(
     )
     challenge = await next_event(handshake, tls)
     assert isinstance(challenge, ChallengeReceived)  # the handshake's table  # noqa: S101
-    await tls.send_all(handshake.authenticate())
+    await _send(tls, handshake.authenticate())
     proved = await next_event(handshake, tls)
     assert isinstance(proved, ServerProved)  # the same  # noqa: S101
-    await tls.send_all(handshake.configure(tuple(proxy.request() for proxy in client.proxies)))
+    await _send(tls, handshake.configure(tuple(proxy.request() for proxy in client.proxies)))
     configured = await next_event(handshake, tls)
     assert isinstance(configured, ConfiguredReceived)  # the same  # noqa: S101
     if len(configured.answers) != len(client.proxies):
@@ -133,6 +142,12 @@ async def _introduce(
         },
     )
     return proved, configured, handshake.trailing_data
+
+
+async def _send(tls: TlsStream, data: bytes) -> None:
+    """Send, and leave a failure to the next read: the server may have said why before it went."""
+    with contextlib.suppress(trio.BrokenResourceError):
+        await tls.send_all(data)
 
 
 def _publish(
@@ -173,21 +188,17 @@ def _link(
     return Link(tls, Role.CLIENT, settings, accept, carrier=client.carrier, early=early)
 
 
-async def _converse(link: Link, by_id: dict[int, LocalProxy]) -> None:
-    """Keep up the control stream; the session ends with it."""
-    notices = Notices(link.open_mux_stream())
-    link.flush()
-    try:
-        while (notice := await notices.receive()) is not None:
-            match notice:
-                case Bound(proxy_id, addresses) if proxy_id in by_id:
-                    by_id[proxy_id].published(addresses)
-                case Stopping():
-                    logger.info("Server stops", extra={"visitors": link.carrier.count})
-                case _:
-                    logger.debug("Notice ignored", extra={"notice": notice.kind})
-        link.lose("the server closed the control stream")
-    except trio.BrokenResourceError as error:
-        link.lose(f"control stream: {error}")
-    except RemoteProtocolError as error:
-        link.lose(f"protocol error on the control stream: {error}")
+def _open_control(link: Link, by_id: dict[int, LocalProxy]) -> None:
+    """Open the control stream, on which the server says what changes; the session ends with it."""
+
+    def heard(notice: Message | Unknown) -> None:
+        match notice:
+            case Bound(proxy_id, addresses) if proxy_id in by_id:
+                by_id[proxy_id].published(addresses)
+            case Stopping():
+                logger.info("Server stops", extra={"visitors": link.carrier.count})
+            case _:
+                logger.debug("Notice ignored", extra={"notice": notice.kind})
+
+    stream_id = link.open_stream()
+    link.attach(stream_id, Control(link, stream_id, heard))

@@ -47,18 +47,15 @@ class Visit:
 
 
 class Carrier(ABC):
-    """Carries bytes between sockets and streams, and owns those sockets."""
+    """Carries bytes between sockets and streams, and owns those sockets.
+
+    Its tasks run in the link's nursery: when that is left, every socket is closed, with a reset.
+    """
 
     def __init__(self, link: Link) -> None:
         self.link = link
         self.count = 0
-        #: True while `run` runs.
-        self.carrying = False
         self._idle = trio.Event()
-
-    @abstractmethod
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Carry until cancelled; then every socket is closed, with a reset."""
 
     @abstractmethod
     def adopt(

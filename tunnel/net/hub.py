@@ -34,26 +34,32 @@ class Hub(Carrier):
 
     def __init__(self, link: Link) -> None:
         super().__init__(link)
-        self._epoll: select.epoll
+        #: There is one from the first socket to the end of the link.
+        self._epoll: select.epoll | None = None
         self._sockets: dict[int, SocketEndpoint] = {}
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """See `Carrier`."""
-        with select.epoll() as self._epoll:
+    async def _run(self, epoll: select.epoll) -> None:
+        with epoll:
             try:
-                self.carrying = True
-                task_status.started()
                 while True:
-                    await trio.lowlevel.wait_readable(self._epoll.fileno())
+                    await trio.lowlevel.wait_readable(epoll.fileno())
                     self._serve()
                     self.link.flush()
             finally:
-                self.carrying = False
+                self._epoll = None
                 for endpoint in list(self._sockets.values()):
                     endpoint.fail(ResetCode.LINK_LOST)
 
+    def _ensure_epoll(self) -> select.epoll | None:
+        """The epoll, and the task that waits for it; None if the link carries no sockets now."""
+        if self._epoll is None and self.link.carrying:
+            self._epoll = select.epoll()
+            self.link.spawn(self._run, self._epoll)
+        return self._epoll
+
     def _serve(self) -> None:
         """One turn: whatever is ready, each socket once."""
+        assert self._epoll is not None  # as long as `_run` runs  # noqa: S101
         for descriptor, events in self._epoll.poll(0, limits.POLL_BURST):
             # One that was closed earlier in this turn is not in the table any more.
             endpoint = self._sockets.get(descriptor)
@@ -71,12 +77,13 @@ class Hub(Carrier):
     ) -> None:
         """See `Carrier`."""
         reset_on_close(sock)
-        if not self.carrying:
+        epoll = self._ensure_epoll()
+        if epoll is None:
             sock.close()
             return
         endpoint = SocketEndpoint(self, sock, stream_id, visit)
         self._sockets[sock.fileno()] = endpoint
-        self._epoll.register(sock.fileno(), _IN)
+        epoll.register(sock.fileno(), _IN)
         self.started()
         visit.begin()
         self.link.attach(stream_id, endpoint)
@@ -87,7 +94,7 @@ class Hub(Carrier):
 
     def watch(self, descriptor: int, old: int | None, new: int | None) -> None:
         """Change what a socket is watched for; None is not even for errors."""
-        if not self.carrying or old == new:
+        if self._epoll is None or old == new:
             return
         if new is None:
             self._epoll.unregister(descriptor)

@@ -1,15 +1,16 @@
 """The link: a Yamux session on Trio, over one TLS connection.
 
-Three tasks and no more, however many streams there are: a reader, a writer that works only when
-the kernel does not take a whole batch at once, and a timekeeper. The reader never waits for
-anybody: what a slow visitor does not take is parked with that visitor, within its window.
+An idle link is one task, the reader, which also looks at the clock. A writer is there only while
+the kernel does not take a whole batch at once, and a carrier once there are sockets to carry. The
+reader never waits for anybody: what a slow visitor does not take is parked with that visitor,
+within its window.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import TypeAlias
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias, TypeVarTuple, Unpack
 
 import trio
 
@@ -41,6 +42,8 @@ from tunnel.yamux import (
 )
 
 logger = logging.getLogger(__name__)
+
+_Args = TypeVarTuple("_Args")
 
 #: Gives the local end of a stream that the peer opened, or None to refuse it.
 Accept: TypeAlias = Callable[["Link", int], Endpoint | None]
@@ -76,7 +79,8 @@ class Link:
         self._endpoints: dict[int, Endpoint] = {}
         #: Set when `run` begins.
         self.running = trio.Event()
-        self._blocked = trio.Event()
+        self._nursery: trio.Nursery | None = None
+        self._writing = False
         self._streams_available = trio.Event()
         self._scope = trio.CancelScope()
         self._lost: str | None = None
@@ -95,23 +99,21 @@ class Link:
         """
         try:
             with self._scope:
-                async with trio.open_nursery() as nursery:
-                    # It waits for nothing: a link that is lost already starts it just the same.
-                    with trio.CancelScope(shield=True):
-                        await nursery.start(self.carrier.run)
-                    nursery.start_soon(self._read)
-                    nursery.start_soon(self._write)
-                    nursery.start_soon(self._keep_time)
+                async with trio.open_nursery() as self._nursery:
                     self.running.set()
                     task_status.started()
+                    await self._read()
         finally:
+            goodbye = self._graceful or self._lost is None
+            self._lost = self._lost or "ended by this side"
+            self._nursery = None
             self._reset_all()
-            if self._lost is None or self._graceful:
+            if goodbye:
                 await self._say_goodbye()
             # Whoever comes too late (a visitor, a dial that worked) may still call `flush`.
             self._mute = True
             self._tls.abort()
-        return self._lost or "ended"
+        return self._lost
 
     def lose(self, reason: str) -> None:
         """End the link at once; the first reason counts. Nothing more is sent."""
@@ -135,21 +137,53 @@ class Link:
             self.flush()
             await self._tls.aclose()
 
+    def spawn(self, work: Callable[[Unpack[_Args]], Awaitable[object]], *args: *_Args) -> bool:
+        """Run something beside the reader, to be cancelled with the link; False if that is over."""
+        if self._nursery is None:
+            return False
+        self._nursery.start_soon(work, *args)
+        return True
+
+    @property
+    def carrying(self) -> bool:
+        """True while the link can carry sockets: from the start of `run` until it ends."""
+        return self._nursery is not None
+
     async def _read(self) -> None:
-        plain = scratch().plain
         try:
             self._receive(self._early)
-            while size := await self._tls.read_into(plain):
-                self._receive(plain[:size])
-                self.flush()
-                if size == len(plain):
-                    await trio.lowlevel.checkpoint()  # there is more: others get a turn first
-            self._engine.receive_data(b"", trio.current_time())
-            self._tell()
+            self.flush()
+            while self._lost is None:
+                # One scope for many reads: it costs nothing until the clock is to be looked at.
+                with trio.CancelScope(deadline=self._deadline()) as patience:
+                    await self._read_on()
+                if patience.cancelled_caught:
+                    self._look_at_the_clock()
         except trio.BrokenResourceError as error:
             self.lose(str(error))
         except RemoteProtocolError as error:
             self.end(f"protocol error: {error}")  # the goodbye tells the peer
+
+    async def _read_on(self) -> None:
+        """Read until the end; cancelling it loses nothing."""
+        plain = scratch().plain
+        while size := await self._tls.read_into(plain):
+            self._receive(plain[:size])
+            self.flush()
+            if size == len(plain):
+                await trio.lowlevel.checkpoint()  # there is more: others get a turn first
+        self._engine.receive_data(b"", trio.current_time())
+        self._tell()
+
+    def _deadline(self) -> float:
+        tick = trio.current_time() + limits.TIMER_TICK
+        deadline = self._engine.next_deadline()
+        return tick if deadline is None else min(deadline, tick)
+
+    def _look_at_the_clock(self) -> None:
+        self._engine.heard(self._tls.heard_at)
+        self._engine.on_timer(trio.current_time())
+        self.flush()
 
     def _receive(self, data: memoryview | bytes) -> None:
         if data:
@@ -157,24 +191,15 @@ class Link:
             self._tell()
 
     async def _write(self) -> None:
-        while True:
-            await self._blocked.wait()
-            self._blocked = trio.Event()
-            try:
+        """Send what the kernel did not take at once, and what has come up since."""
+        try:
+            while self._tls.blocked and not self._mute:
                 await self._tls.drain()
-            except trio.BrokenResourceError as error:
-                self._fall_silent(error)
-            self.flush()
-
-    async def _keep_time(self) -> None:
-        while True:
-            now = trio.current_time()
-            deadline = self._engine.next_deadline()
-            tick = now + limits.TIMER_TICK
-            await trio.sleep_until(tick if deadline is None else min(deadline, tick))
-            self._engine.heard(self._tls.heard_at)
-            self._engine.on_timer(trio.current_time())
-            self.flush()
+                self._fill()
+        except trio.BrokenResourceError as error:
+            self._fall_silent(error)
+        finally:
+            self._writing = False
 
     # --- Sending -----------------------------------------------------------------------------
 
@@ -183,6 +208,11 @@ class Link:
 
         Call it once after a batch of other calls.
         """
+        self._fill()
+        if self._tls.blocked and not (self._mute or self._writing):
+            self._writing = self.spawn(self._write)
+
+    def _fill(self) -> None:
         try:
             while not (self._mute or self._tls.blocked):
                 parts = self._engine.data_to_send(trio.current_time(), limits.BATCH)
@@ -191,8 +221,6 @@ class Link:
                 self._tls.send_nowait(b"".join(parts))
         except trio.BrokenResourceError as error:
             self._fall_silent(error)
-        if self._tls.blocked and not self._mute:
-            self._blocked.set()
         self._tell()
 
     def _fall_silent(self, error: Exception) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class StreamEndpoint(Endpoint):
     """Keeps what came until somebody asks for it; the peer's window bounds that."""
 
-    __slots__ = ("arrived", "buffer", "ended", "reset_code", "roomy")
+    __slots__ = ("arrived", "buffer", "ended", "reset_code", "roomy", "was_reset")
 
     def __init__(self) -> None:
         self.buffer = bytearray()
@@ -26,6 +26,7 @@ class StreamEndpoint(Endpoint):
         self.reset_code: int | None = None
         self.arrived = trio.Event()
         self.roomy = trio.Event()
+        self.was_reset = trio.Event()
 
     def deliver(self, data: memoryview) -> int:
         """See `Endpoint`: all of it is kept, none handed on yet."""
@@ -41,6 +42,7 @@ class StreamEndpoint(Endpoint):
     def reset(self, code: int) -> None:
         """See `Endpoint`."""
         self.reset_code = code
+        self.was_reset.set()
         self.wake()
 
     def resume(self) -> None:
@@ -141,6 +143,15 @@ class MuxStream(trio.abc.HalfCloseableStream):
         self._link.consumed(self.stream_id, len(data))
         self._link.flush()
         return data
+
+    async def wait_reset(self) -> None:
+        """Wait until the peer resets the stream or the link is lost, and raise that.
+
+        Raises:
+          BrokenResourceError: it happened.
+        """
+        await self.endpoint.was_reset.wait()
+        raise self._broken()
 
     def reset(self, code: ResetCode) -> None:
         """End both directions at once and tell the peer why."""

@@ -14,25 +14,11 @@ from tunnel.net.muxstream import MuxStream
 from tunnel.net.transport import finish_on_close, reset_on_close
 
 if TYPE_CHECKING:
-    from tunnel.net.link import Link
+    pass
 
 
 class Relay(Carrier):
-    """A nursery with a child for every connection."""
-
-    def __init__(self, link: Link) -> None:
-        super().__init__(link)
-        self._nursery: trio.Nursery
-
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """See `Carrier`."""
-        async with trio.open_nursery() as self._nursery:
-            try:
-                self.carrying = True
-                task_status.started()
-                await trio.sleep_forever()
-            finally:
-                self.carrying = False
+    """A task and a nursery for every connection."""
 
     def adopt(
         self,
@@ -45,7 +31,7 @@ class Relay(Carrier):
     ) -> None:
         """See `Carrier`."""
         reset_on_close(sock)
-        if not self.carrying:
+        if not self.link.carrying:
             sock.close()
             return
         stream = MuxStream(self.link, stream_id)
@@ -54,7 +40,7 @@ class Relay(Carrier):
         stream.endpoint.ended = finished
         self.started()
         visit.begin()
-        self._nursery.start_soon(self._carry, sock, stream, visit)
+        self.link.spawn(self._carry, sock, stream, visit)
 
     async def _carry(self, sock: socket.socket, stream: MuxStream, visit: Visit) -> None:
         code: ResetCode | None = ResetCode.LINK_LOST
@@ -92,8 +78,12 @@ async def _relay(stream: MuxStream, sock: socket.socket, visit: Visit) -> ResetC
     code: ResetCode | None = None
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(outward)
-            nursery.start_soon(inward)
+            # A direction that has ended, or is stuck, would not notice a reset.
+            nursery.start_soon(stream.wait_reset)
+            async with trio.open_nursery() as both:
+                both.start_soon(outward)
+                both.start_soon(inward)
+            nursery.cancel_scope.cancel()
     except* trio.BrokenResourceError:
         by_peer = stream.endpoint.reset_code
         code = visit.failure if by_peer is None else ResetCode.of(by_peer)

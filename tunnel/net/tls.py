@@ -25,7 +25,8 @@ class TlsStream(trio.abc.Stream):
     The end of TCP without TLS's own goodbye is `BrokenResourceError`, not an end: what came may be
     less than what was sent.
 
-    Cancelling `send_all` leaves the stream unable to send; cancelling a read loses nothing.
+    Cancelling a read loses nothing. Of a cancelled `send_all` everything was encrypted and waits:
+    it goes out before what is sent next.
     """
 
     def __init__(
@@ -46,7 +47,6 @@ class TlsStream(trio.abc.Stream):
             server_hostname=server_hostname,
         )
         self._unsent = memoryview(b"")
-        self._torn = False
         self._ended = False
         self._closed = False
         self._send_conflict = OneTask("another task sends on this TLS stream")
@@ -68,8 +68,10 @@ class TlsStream(trio.abc.Stream):
                 self._ssl.do_handshake()
             except ssl.SSLWantReadError:
                 await self._send_outgoing()
-                if not await self._fill():
+                cipher = await self._receive()
+                if not cipher:
                     raise trio.BrokenResourceError("closed during the TLS handshake") from None
+                self._incoming.write(cipher)
             except ssl.SSLError as error:
                 await self._send_outgoing()
                 raise trio.BrokenResourceError(f"TLS: {_reason(error)}") from error
@@ -97,13 +99,18 @@ class TlsStream(trio.abc.Stream):
         await trio.lowlevel.checkpoint_if_cancelled()
         with self._receive_conflict:
             self._check_open()
-            while not (size := self._decrypt(buffer)) and not self._ended:
-                if not await self._fill():
+            size = self._decrypt(buffer, 0)
+            while not size and not self._ended:
+                cipher = await self._receive()
+                if not cipher:
                     raise trio.BrokenResourceError("closed without a goodbye")
+                for start in range(0, len(cipher), limits.TLS_SLICE):
+                    self._incoming.write(cipher[start : start + limits.TLS_SLICE])
+                    size = self._decrypt(buffer, size)
             return size
 
-    def _decrypt(self, buffer: memoryview) -> int:
-        size = 0
+    def _decrypt(self, buffer: memoryview, size: int) -> int:
+        """Decrypt behind the `size` bytes that are in `buffer`; how many there are then."""
         try:
             while size < len(buffer):
                 count = int(self._ssl.read(len(buffer) - size, buffer[size:]))
@@ -120,12 +127,12 @@ class TlsStream(trio.abc.Stream):
                 raise trio.BrokenResourceError(f"TLS: {_reason(error)}") from error
         return size
 
-    async def _fill(self) -> int:
+    async def _receive(self) -> memoryview:
+        """Wait for ciphertext, in the shared buffer; nothing at the end."""
         cipher = scratch().cipher
         size = await self._transport.receive_into(cipher)
-        self._incoming.write(cipher[:size])
         self.heard_at = trio.current_time()
-        return size
+        return cipher[:size]
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """See `trio.abc.ReceiveStream`."""
@@ -150,20 +157,30 @@ class TlsStream(trio.abc.Stream):
           BrokenResourceError: the connection cannot send any more.
         """
         self._check_open()
+        idle = not self._unsent
         self._encrypt(data)
-        if not self._unsent:
-            self._unsent = memoryview(self._outgoing.read())
-            self._unsent = self._unsent[self._transport.send_nowait(self._unsent) :]
+        if idle:
+            self._sent(self._transport.send_nowait(self._unsent))
         return not self.blocked
 
     def _encrypt(self, data: bytes | bytearray | memoryview) -> None:
-        if self._torn:
-            raise trio.BrokenResourceError("an earlier send was cancelled half-way")
-        if data:
-            try:
-                self._ssl.write(data)
-            except ssl.SSLError as error:
-                raise trio.BrokenResourceError(f"TLS: {_reason(error)}") from error
+        """What comes out is `_unsent`, if nothing was; else it stays with OpenSSL."""
+        idle = not self._unsent
+        parts = []
+        with memoryview(data) as view:
+            for start in range(0, len(view), limits.TLS_SLICE):
+                try:
+                    self._ssl.write(view[start : start + limits.TLS_SLICE])
+                except ssl.SSLError as error:
+                    raise trio.BrokenResourceError(f"TLS: {_reason(error)}") from error
+                if idle:
+                    parts.append(self._outgoing.read())
+        if idle:
+            self._unsent = memoryview(b"".join(parts) or self._outgoing.read())
+
+    def _sent(self, size: int) -> None:
+        # An empty view would still hold on to all that was sent.
+        self._unsent = self._unsent[size:] or memoryview(b"")
 
     async def drain(self) -> None:
         """Send what waits."""
@@ -171,12 +188,11 @@ class TlsStream(trio.abc.Stream):
             await self._drain()
 
     async def _drain(self) -> None:
-        self._torn = True
         while self.blocked:
-            if self._unsent:
-                await self._transport.send_all(self._unsent)
-            self._unsent = memoryview(self._outgoing.read())
-        self._torn = False
+            if not self._unsent:
+                self._unsent = memoryview(self._outgoing.read())
+            # Kept until it was sent: whoever comes after a cancellation goes on here.
+            self._sent(await self._transport.send_some(self._unsent))
 
     async def _send_outgoing(self) -> None:
         with self._send_conflict:
@@ -239,19 +255,17 @@ class TlsStream(trio.abc.Stream):
             await trio.lowlevel.checkpoint()
             return
         self._closed = True
+        self._say_goodbye()
         try:
-            if not self._torn:
-                self._say_goodbye()
-                with trio.move_on_after(limits.GOODBYE):
-                    await self._send_outgoing()
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # the peer is gone: nobody is left to say goodbye to
+            with trio.move_on_after(limits.GOODBYE) as patience:
+                await self._send_outgoing()
+        except (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
+            pass  # the peer is gone, or another task is stuck with what goes before the goodbye
         finally:
-            if self._torn:
+            if self.blocked or patience.cancelled_caught:
                 self._transport.abort()
-            else:
-                with trio.CancelScope(shield=True):
-                    await self._transport.aclose()
+            with trio.CancelScope(shield=True):
+                await self._transport.aclose()
         await trio.lowlevel.checkpoint()
 
 

@@ -88,12 +88,18 @@ class Transport(ABC):
         """
 
     @abstractmethod
-    async def send_all(self, data: memoryview) -> None:
-        """Send everything, waiting as long as it takes."""
+    async def send_some(self, data: memoryview) -> int:
+        """Wait until something can be sent, and return how much that was. A checkpoint.
+
+        Cancelled, it has sent nothing, or (a Trio stream cannot say how much) it is broken.
+
+        Raises:
+          BrokenResourceError: nothing can be sent any more.
+        """
 
     @abstractmethod
     async def wait_writable(self) -> None:
-        """Wait until `send_all` might not wait."""
+        """Wait until `send_some` might not wait."""
 
     @abstractmethod
     async def send_eof(self) -> None:
@@ -149,11 +155,13 @@ class SocketTransport(Transport):
         except OSError as error:
             raise self._broken(error) from error
 
-    async def send_all(self, data: memoryview) -> None:
+    async def send_some(self, data: memoryview) -> int:
         """See `Transport`."""
-        await trio.lowlevel.checkpoint()
-        while data := data[self.send_nowait(data) :]:
+        sent = 0
+        while not sent:
             await trio.lowlevel.wait_writable(self.sock)
+            sent = self.send_nowait(data)
+        return sent
 
     async def wait_writable(self) -> None:
         """See `Transport`."""
@@ -193,6 +201,7 @@ class StreamTransport(Transport):
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
+        self._torn = False
 
     async def receive_into(self, buffer: memoryview) -> int:
         """See `Transport`."""
@@ -204,9 +213,14 @@ class StreamTransport(Transport):
         """See `Transport`."""
         return 0
 
-    async def send_all(self, data: memoryview) -> None:
+    async def send_some(self, data: memoryview) -> int:
         """See `Transport`."""
+        if self._torn:
+            raise trio.BrokenResourceError("an earlier send was cancelled half-way")
+        self._torn = True
         await self._stream.send_all(data)
+        self._torn = False
+        return len(data)
 
     async def wait_writable(self) -> None:
         """See `Transport`."""

@@ -10,12 +10,17 @@ import time
 import attrs
 import trio
 
-from tunnel import limits
 from tunnel.handles import ProxyStatistics
 from tunnel.model import Address, ResetCode
 from tunnel.net.carrier import Visit
 from tunnel.net.link import Link
-from tunnel.net.listen import accept_burst, close_all, open_listeners, wait_connection
+from tunnel.net.listen import (
+    Shortage,
+    accept_burst,
+    close_all,
+    open_listeners,
+    wait_connection,
+)
 from tunnel.net.transport import own_address, peer_address
 from tunnel.protocol.preamble import build_preamble
 from tunnel.server.registry import Registry, Seat
@@ -72,8 +77,9 @@ async def listen(
     try:
         task_status.started()
         async with trio.open_nursery() as nursery:
-            for listener in listeners:
+            for listener in listeners[1:]:
                 nursery.start_soon(_accept_visitors, listener, proxy, link)
+            await _accept_visitors(listeners[0], proxy, link)
     finally:
         proxy.addresses = ()
         close_all(listeners)
@@ -81,7 +87,7 @@ async def listen(
 
 
 async def _accept_visitors(listener: socket.socket, proxy: Proxy, link: Link) -> None:
-    complained = False
+    shortage = Shortage(proxy=proxy.name)
     await link.running.wait()
     while True:
         await wait_connection(listener)
@@ -91,15 +97,12 @@ async def _accept_visitors(listener: socket.socket, proxy: Proxy, link: Link) ->
                 _admit(visitor, proxy, link)
                 if not link.can_open():
                     break
-            complained = False
         except OSError as error:
-            if not complained:
-                logger.warning(
-                    "Cannot accept", extra={"proxy": proxy.name, "error": error.strerror}
-                )
-            complained = True
-            await trio.sleep(limits.ACCEPT_PAUSE)
-        link.flush()
+            link.flush()  # those who came in do not wait for those who cannot
+            await shortage.wait(error)
+        else:
+            link.flush()
+            shortage.over()
 
 
 def _admit(visitor: socket.socket, proxy: Proxy, link: Link) -> None:

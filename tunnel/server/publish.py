@@ -15,11 +15,11 @@ import attrs
 import trio
 
 from tunnel import limits
-from tunnel.model import ANY, PortRange, RejectionCode
+from tunnel.model import PortRange, RejectionCode
 from tunnel.net.link import Link
 from tunnel.protocol.messages import Bound, Rejected
 from tunnel.server.listener import Proxy, listen
-from tunnel.server.registry import Registry, Seat
+from tunnel.server.registry import Registry, Seat, overlap
 
 logger = logging.getLogger(__name__)
 
@@ -81,13 +81,17 @@ class Publisher:
 
     async def publish_all(self, proxies: Iterable[Proxy]) -> list[Bound | Rejected]:
         """Bind what can be bound now; each answer says what became of one proxy."""
-        answers: list[Bound | Rejected] = []
+        answers: dict[Proxy, Bound | Rejected] = {}
         taken: set[tuple[str, int]] = set()
-        for proxy in proxies:
-            rejected = self._rejected_by_rule(proxy, taken)
+        proxies = tuple(proxies)
+        # Those that take any port come last, or they might take one that another asks for.
+        for proxy in sorted(proxies, key=lambda proxy: not proxy.port):
+            answer = self._rejected_by_rule(proxy, taken) or await self._publish(proxy)
+            if isinstance(answer, Rejected):
+                self._log_rejected(proxy, answer)
             taken.add((proxy.host, proxy.port))
-            answers.append(rejected or await self._publish(proxy))
-        return answers
+            answers[proxy] = answer
+        return [answers[proxy] for proxy in proxies]
 
     def _rejected_by_rule(self, proxy: Proxy, taken: set[tuple[str, int]]) -> Rejected | None:
         def reject(code: RejectionCode, text: str) -> Rejected:
@@ -103,15 +107,19 @@ class Publisher:
             return reject(
                 RejectionCode.NOT_ALLOWED, f"the server allows ports {allowed}, not {port}"
             )
-        if any(
-            port == other and (ANY in (host, proxy.host) or host == proxy.host)
-            for host, other in taken
-        ):
+        if any(port == other and overlap(host, proxy.host) for host, other in taken):
             return reject(RejectionCode.DUPLICATE, f"another of your proxies has port {port}")
         return None
 
     async def _publish(self, proxy: Proxy) -> Bound | Rejected:
-        candidates = self.rules.candidates(proxy.preferred_port) if not proxy.port else [proxy.port]
+        try:
+            return await self._bind_any(proxy)
+        except OSError as error:
+            return Rejected(proxy.proxy_id, *self._reason(proxy, error))
+
+    async def _bind_any(self, proxy: Proxy) -> Bound:
+        """Bind the port, or the first that can be had if any will do."""
+        candidates = [proxy.port] if proxy.port else self.rules.candidates(proxy.preferred_port)
         error = OSError(errno.EADDRINUSE, "no free port")
         for port in candidates:
             try:
@@ -120,7 +128,7 @@ class Publisher:
                 error = failure
             else:
                 return Bound(proxy.proxy_id, proxy.addresses)
-        return self._rejected(proxy, error)
+        raise error
 
     async def _bind(self, proxy: Proxy, port: int) -> None:
         await self.nursery.start(listen, proxy, port, self.seat, self.registry, self.link)
@@ -133,19 +141,17 @@ class Publisher:
             },
         )
 
-    def _rejected(self, proxy: Proxy, error: OSError) -> Rejected:
-        code, text = self._reason(proxy, error)
+    def _log_rejected(self, proxy: Proxy, answer: Rejected) -> None:
         logger.warning(
             "Proxy rejected",
             extra={
                 "client": self.seat.name,
                 "proxy": proxy.name,
                 "port": proxy.port,
-                "code": code.value,
-                "reason": text,
+                "code": answer.code.value,
+                "reason": answer.text,
             },
         )
-        return Rejected(proxy.proxy_id, code, text)
 
     def _reason(self, proxy: Proxy, error: OSError) -> tuple[RejectionCode, str]:
         match error.errno:
@@ -163,6 +169,8 @@ class Publisher:
 
     def _who_uses(self, proxy: Proxy) -> str:
         """Whose port it is, told only to clients of the same identity."""
+        if not proxy.port:
+            return "no port that clients may publish is free"
         holder = self.registry.holder(proxy.host, proxy.port)
         if holder is None:
             return f"a program outside the tunnel uses port {proxy.port}"
@@ -181,8 +189,6 @@ class Publisher:
             with trio.move_on_after(pause):
                 await self.registry.wait_freed(proxy.port)
             try:
-                await self._bind(proxy, proxy.port)
+                return await self._bind_any(proxy)
             except OSError:
                 pause = min(2 * pause, limits.BIND_RETRY_LAST)
-            else:
-                return Bound(proxy.proxy_id, proxy.addresses)

@@ -7,6 +7,7 @@ it is *gone*, with every port free, does the newcomer go on.
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -115,10 +116,30 @@ class Registry:
     def holder(self, host: str, port: int) -> Seat | None:
         """Which session stands in the way of binding this port there."""
         for held_host, seat in self._ports.get(port, ()):
-            if ANY in (host, held_host) or host == held_host:
+            if overlap(host, held_host):
                 return seat
         return None
 
     async def wait_freed(self, port: int) -> None:
         """Wait until some session closes this port."""
-        await self._freed.setdefault(port, trio.Event()).wait()
+        freed = self._freed.setdefault(port, trio.Event())
+        try:
+            await freed.wait()
+        finally:
+            # The last one who gives up waiting leaves nothing behind.
+            if self._freed.get(port) is freed and not freed.statistics().tasks_waiting:
+                del self._freed[port]
+
+
+def overlap(one: str, other: str) -> bool:
+    """True if both addresses cannot have the same port at once.
+
+    They are the same, however written, or one of them means every address of its family. (IPv6
+    sockets here take no IPv4.)
+    """
+    if ANY in (one, other):
+        return True
+    first, second = ipaddress.ip_address(one), ipaddress.ip_address(other)
+    if first.version != second.version:
+        return False
+    return first == second or first.is_unspecified or second.is_unspecified

@@ -10,7 +10,7 @@ import trio
 
 from tunnel import limits
 from tunnel.handles import ServerHandle, SessionStatistics
-from tunnel.net.listen import accept_burst, close_all, wait_connection
+from tunnel.net.listen import Shortage, accept_burst, close_all, wait_connection
 from tunnel.net.transport import own_address
 from tunnel.server.admission import TokenBucket
 from tunnel.server.session import Server, serve_client
@@ -67,6 +67,7 @@ async def _accept_clients(
     listener: socket.socket, sessions: trio.Nursery, server: Server, rate: TokenBucket | None
 ) -> None:
     """Every connection gets a task of its own before a byte of it is read."""
+    shortage = Shortage()
     try:
         while True:
             await wait_connection(listener)
@@ -76,9 +77,9 @@ async def _accept_clients(
                         sessions.start_soon(serve_client, sock, server)
                     else:
                         sock.close()
+                shortage.over()
             except OSError as error:
-                logger.warning("Cannot accept", extra={"error": error.strerror})
-                await trio.sleep(limits.ACCEPT_PAUSE)
+                await shortage.wait(error)
     finally:
         close_all([listener])
 

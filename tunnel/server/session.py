@@ -17,10 +17,10 @@ from tunnel.errors import Refused, RemoteProtocolError
 from tunnel.handles import SessionStatistics
 from tunnel.model import Address, RefusalCode
 from tunnel.net.contexts import ALPN, ServerTls
+from tunnel.net.control import Control
 from tunnel.net.endpoint import Endpoint
-from tunnel.net.framed import Notices, next_event
+from tunnel.net.framed import next_event
 from tunnel.net.link import Link
-from tunnel.net.muxstream import MuxStream
 from tunnel.net.settings import link_settings
 from tunnel.net.tls import TlsStream
 from tunnel.net.transport import SocketTransport, peer_address
@@ -91,49 +91,29 @@ class Session:
         self.proxies = proxies
         self.started = trio.current_time()
         self.link: Link
-        self._notices, self._to_send = trio.open_memory_channel[Message](2 * limits.MAX_PROXIES)
-        self._control: MuxStream | None = None
-        self._control_opened = trio.Event()
-        self._all_said = trio.Event()
+        #: Set when the client has opened the control stream.
+        self.reachable = trio.Event()
+        self._control: Control | None = None
+        self._unsaid: list[Message] = []
 
     def accept(self, link: Link, stream_id: int) -> Endpoint | None:
         """The first stream that the client opens is the control stream; there is no other."""
         if self._control is not None:
             return None
-        self._control = MuxStream(link, stream_id)
-        self._control_opened.set()
-        return self._control.endpoint
+        # There is nothing yet that a client could say: what a later one says is ignored.
+        self._control = Control(link, stream_id, lambda _notice: None)
+        for notice in self._unsaid:
+            self._control.say(notice)
+        self.reachable.set()
+        return self._control
 
     def say(self, notice: Message) -> None:
         """Tell the client something, as soon as it can be told."""
-        self._notices.send_nowait(notice)
-
-    async def converse(self) -> None:
-        """Keep up the control stream; the session ends with it."""
-        await self._control_opened.wait()
-        assert self._control is not None  # noqa: S101
-        notices = Notices(self._control)
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._send_notices, notices)
-                while await notices.receive() is not None:
-                    pass  # there is nothing yet that a client could say
-                self.link.lose("the client closed the control stream")
-        except* trio.BrokenResourceError as group:
-            self.link.lose(f"control stream: {group.exceptions[0]}")
-        except* RemoteProtocolError as group:
-            self.link.lose(f"protocol error on the control stream: {group.exceptions[0]}")
-
-    async def _send_notices(self, notices: Notices) -> None:
-        async for notice in self._to_send:
-            await notices.send(notice)
-        self._all_said.set()
-
-    async def say_last(self, notice: Message) -> None:
-        """Tell the client something, and wait until it was told; nothing can be said after it."""
-        self.say(notice)
-        self._notices.close()
-        await self._all_said.wait()
+        if self._control is None:
+            self._unsaid.append(notice)
+        else:
+            self._control.say(notice)
+            self.link.flush()
 
     def statistics(self) -> SessionStatistics:
         """The session now."""
@@ -166,7 +146,6 @@ async def serve_client(sock: socket.socket, server: Server) -> None:
                     patience.deadline = math.inf
                     server.sessions[session.session_id] = session
                     _log_connected(session)
-                    nursery.start_soon(session.converse)
                     reason = await session.link.run()
                     nursery.cancel_scope.cancel()
             _log_disconnected(session, reason)
@@ -287,8 +266,9 @@ async def _hold_ports(
         task_status.started(tuple(answers))
         await server.draining.wait()
         ports.cancel_scope.cancel()
+    session.say(Stopping())
     with trio.move_on_after(server.policy.shutdown_grace):
-        await session.say_last(Stopping())
+        await session.reachable.wait()
         await session.link.carrier.wait_idle()
     session.link.end("the server stops")
 

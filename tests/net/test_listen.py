@@ -1,0 +1,210 @@
+"""Binding one address or all of them, and accepting when descriptors run out."""
+
+import errno
+import logging
+import os
+import socket
+
+import pytest
+import trio
+import trio.testing
+
+from tunnel import limits
+from tunnel.net import listen
+from tunnel.net.listen import (
+    Shortage,
+    accept_burst,
+    close_all,
+    open_listeners,
+    wait_connection,
+)
+
+
+def ports(listeners):
+    return [listener.getsockname()[1] for listener in listeners]
+
+
+@pytest.fixture
+def opened():
+    """Listeners to be closed in the end."""
+    listeners = []
+    yield listeners
+    for listener in listeners:
+        listener.close()
+
+
+def test_every_address_is_one_port_for_both_families(opened):
+    opened += open_listeners("*", 0)
+    assert [listener.family for listener in opened] == [socket.AF_INET, socket.AF_INET6]
+    assert len(set(ports(opened))) == 1
+    assert all(not listener.getblocking() for listener in opened)
+    for host in ("127.0.0.1", "::1"):
+        socket.create_connection((host, ports(opened)[0])).close()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_one_address(opened, host):
+    opened += open_listeners(host, 0)
+    [port] = ports(opened)
+    assert port > 0
+    socket.create_connection((host, port)).close()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "*"])
+def test_a_port_in_use(opened, host):
+    opened += open_listeners("127.0.0.1", 0)
+    with pytest.raises(OSError, match="in use") as caught:
+        open_listeners(host, ports(opened)[0])
+    assert caught.value.errno == errno.EADDRINUSE
+
+
+async def test_a_port_in_use_on_one_family_only_is_in_use(opened):
+    opened += open_listeners("::1", 0)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match="in use"):
+        open_listeners("*", ports(opened)[0])
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+async def test_any_port_is_free_on_both_families(opened, monkeypatch):
+    """The port that IPv4 gets may be taken on IPv6: then another is tried."""
+    tried = []
+
+    def listen_once(family, host, port, really=listen._listen):
+        if family == socket.AF_INET6 and len(tried) < 3:
+            tried.append(port)
+            raise OSError(errno.EADDRINUSE, "in use")
+        return really(family, host, port)
+
+    monkeypatch.setattr(listen, "_listen", listen_once)
+    opened += open_listeners("*", 0)
+    assert len(tried) == 3
+    assert len(set(ports(opened))) == 1
+
+
+@pytest.mark.parametrize("number", [errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL])
+@pytest.mark.parametrize(
+    ("missing", "left"), [(socket.AF_INET6, socket.AF_INET), (socket.AF_INET, socket.AF_INET6)]
+)
+def test_a_machine_with_one_family(opened, monkeypatch, number, missing, left):
+    def listen_once(family, host, port, really=listen._listen):
+        if family == missing:
+            raise OSError(number, os.strerror(number))
+        return really(family, host, port)
+
+    monkeypatch.setattr(listen, "_listen", listen_once)
+    opened += open_listeners("*", 0)
+    assert [listener.family for listener in opened] == [left]
+    assert ports(opened)[0] > 0
+
+
+def test_a_machine_with_none(monkeypatch):
+    def listen_never(family, host, port):
+        raise OSError(errno.EAFNOSUPPORT, "no such family")
+
+    monkeypatch.setattr(listen, "_listen", listen_never)
+    with pytest.raises(OSError, match="no such family"):
+        open_listeners("*", 0)
+
+
+def test_an_address_that_is_not_here():
+    with pytest.raises(OSError, match="assign") as caught:
+        open_listeners("192.0.2.1", 0)
+    assert caught.value.errno == errno.EADDRNOTAVAIL
+
+
+def test_a_port_can_be_bound_again_at_once(opened):
+    [first] = open_listeners("127.0.0.1", 0)
+    port = ports([first])[0]
+    client = socket.create_connection(("127.0.0.1", port))
+    server, _ = first.accept()
+    server.close()  # this end closes first, and keeps the port in TIME_WAIT
+    client.close()
+    first.close()
+    opened += open_listeners("127.0.0.1", port)
+
+
+async def test_whoever_waits_for_a_closed_listener_is_told(nursery):
+    listeners = open_listeners("127.0.0.1", 0)
+    closed = []
+
+    async def wait():
+        with pytest.raises(trio.ClosedResourceError):
+            await wait_connection(listeners[0])
+        closed.append(True)
+
+    async with trio.open_nursery() as waiting:
+        waiting.start_soon(wait)
+        await trio.testing.wait_all_tasks_blocked()
+        close_all(listeners)
+        close_all(listeners)  # twice does no harm
+    assert closed == [True]
+
+
+# --- Accepting --------------------------------------------------------------------------------
+
+
+class Listener:
+    """Gives what it is told to, instead of connections from the kernel."""
+
+    def __init__(self, *things):
+        self.things = list(things)
+
+    def accept(self):
+        thing = self.things.pop(0) if self.things else BlockingIOError()
+        if isinstance(thing, Exception):
+            raise thing
+        return thing, ("192.0.2.7", 1)
+
+
+@pytest.fixture
+def sockets():
+    made = [socket.socket() for _ in range(70)]
+    yield made
+    for sock in made:
+        sock.close()
+
+
+def test_a_burst_takes_what_waits(sockets):
+    accepted = list(accept_burst(Listener(*sockets[:3])))
+    assert accepted == sockets[:3]
+    assert all(not sock.getblocking() for sock in accepted)
+    assert all(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for sock in accepted)
+    assert list(accept_burst(Listener())) == []
+
+
+def test_a_burst_has_an_end(sockets):
+    listener = Listener(*sockets)
+    assert len(list(accept_burst(listener))) == limits.ACCEPT_BURST
+    assert len(listener.things) == len(sockets) - limits.ACCEPT_BURST
+
+
+def test_one_who_went_before_it_was_accepted_does_not_stop_the_others(sockets):
+    gone = OSError(errno.ECONNABORTED, "gone")
+    assert list(accept_burst(Listener(sockets[0], gone, sockets[1]))) == sockets[:2]
+
+
+@pytest.mark.parametrize(
+    "number", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM], ids=errno.errorcode.get
+)
+def test_exhaustion_is_raised_after_those_who_came_in(sockets, number):
+    accepted = []
+    with pytest.raises(OSError, match="none left"):
+        for sock in accept_burst(Listener(sockets[0], OSError(number, "none left"), sockets[1])):
+            accepted.append(sock)  # noqa: PERF402  # what came before the error counts
+    assert accepted == sockets[:1]
+
+
+async def test_a_shortage_is_told_once_until_it_is_over(caplog, autojump_clock):
+    shortage = Shortage(proxy="web")
+    error = OSError(errno.EMFILE, "Too many open files")
+    began = trio.current_time()
+    for _ in range(10):
+        await shortage.wait(error)
+    assert trio.current_time() - began == pytest.approx(10 * limits.ACCEPT_PAUSE)
+    [line] = caplog.records
+    assert (line.levelno, line.getMessage()) == (logging.WARNING, "Cannot accept")
+    assert (line.proxy, line.error) == ("web", "Too many open files")
+    shortage.over()
+    await shortage.wait(error)
+    assert len(caplog.records) == 2

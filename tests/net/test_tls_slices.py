@@ -1,0 +1,83 @@
+"""TLS takes and gives its bytes in slices; nobody may notice."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import trio
+import trio.testing
+
+from tests.net.rig import socket_transports, tls_pair
+from tunnel import limits
+from tunnel.net.scratch import scratch
+
+
+def pattern(size: int) -> bytes:
+    return random.Random(size).randbytes(size)
+
+
+async def read_exactly(stream, size: int) -> bytes:
+    data = bytearray()
+    while len(data) < size:
+        data += await stream.receive_some()
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    "size",
+    [1, limits.TLS_SLICE - 1, limits.TLS_SLICE, limits.TLS_SLICE + 1, 5 * limits.TLS_SLICE],
+)
+async def test_every_slice_arrives_in_order(contexts, size):
+    client, server = await tls_pair(contexts)
+    sent = pattern(size)
+    async with client, server, trio.open_nursery() as nursery:
+        nursery.start_soon(client.send_all, sent)
+        assert await read_exactly(server, size) == sent
+
+
+async def test_what_is_sent_while_something_waits_comes_behind_it(contexts):
+    client, server = await tls_pair(contexts, socket_transports)
+    # More than the kernel keeps for both ends.
+    first, second, third = pattern(16 * limits.MIB), b"two", pattern(100_000)
+    async with client, server, trio.open_nursery() as nursery:
+        assert not client.send_nowait(first)
+        assert not client.send_nowait(second)
+        nursery.start_soon(client.drain)
+        await trio.testing.wait_all_tasks_blocked()
+        assert not client.send_nowait(third)
+        everything = first + second + third
+        assert await read_exactly(server, len(everything)) == everything
+
+
+async def test_what_came_before_a_broken_record_is_delivered(contexts):
+    client, server = await tls_pair(contexts, socket_transports)
+    sent = pattern(3 * limits.TLS_SLICE)
+    async with client, server:
+        client.send_nowait(sent)
+        client._transport.send_nowait(memoryview(b"\x17\x03\x03\x00\x20" + bytes(32)))
+        got = bytearray()
+        with pytest.raises(trio.BrokenResourceError, match="TLS: "):
+            while True:
+                got += await server.receive_some()
+    assert got == sent
+
+
+async def test_a_small_buffer_gets_all_slices(contexts):
+    client, server = await tls_pair(contexts, socket_transports)
+    sent = pattern(4 * limits.TLS_SLICE)
+    buffer = scratch().plain[:1000]
+    async with client, server:
+        client.send_nowait(sent)
+        got = bytearray()
+        while len(got) < len(sent):
+            got += buffer[: await server.read_into(buffer)]
+    assert got == sent
+
+
+async def test_nothing_that_was_sent_is_kept(contexts):
+    client, server = await tls_pair(contexts, socket_transports)
+    async with client, server:
+        client.send_nowait(pattern(1000))
+        assert client._unsent.obj == b""
+        await server.receive_some()

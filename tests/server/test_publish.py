@@ -1,0 +1,326 @@
+"""From what a client asks to what is bound, and every reason why not."""
+
+import errno
+import logging
+import os
+import socket
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from tests.rig import is_free
+from tunnel.model import Address, PortRange, RejectionCode
+from tunnel.net.listen import open_listeners
+from tunnel.protocol.messages import Bound, Rejected
+from tunnel.server import listener
+from tunnel.server.listener import Proxy
+from tunnel.server.publish import Publisher, Rules
+from tunnel.server.registry import Owner, Registry, Seat
+
+EVERY_PORT = (PortRange(1, 65535),)
+
+
+def wanted(*asked, host="127.0.0.1", preferred=0):
+    """Proxies with these ports, or (host, port) pairs."""
+    pairs = [(host, ask) if isinstance(ask, int) else ask for ask in asked]
+    return [
+        Proxy(number, f"proxy {number}", host, port, preferred, 80)
+        for number, (host, port) in enumerate(pairs)
+    ]
+
+
+@asynccontextmanager
+async def session(registry=None, *, rules=None, name="tests", identity="key"):
+    """A publisher as a session has it, with a link that never carries anything."""
+    seat = Seat(Owner(identity, name), "process", 1, name, Address("192.0.2.7", 4711))
+    link = SimpleNamespace(running=trio.Event())
+    rules = rules or Rules(EVERY_PORT, frozenset())
+    async with trio.open_nursery() as nursery:
+        yield Publisher(nursery, rules, seat, registry or Registry(), link)
+        nursery.cancel_scope.cancel()
+
+
+@pytest.fixture
+def foreign():
+    """A port that a program outside the tunnel holds."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        yield sock.getsockname()[1]
+
+
+@pytest.fixture
+def free_port():
+    """A port that nobody else asks the system for: it is reserved by being bound, not listening."""
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("127.0.0.1", 0))
+        yield sock.getsockname()[1]
+
+
+def summary(answers):
+    return [answer.code if isinstance(answer, Rejected) else "bound" for answer in answers]
+
+
+# --- Rules ------------------------------------------------------------------------------------
+
+
+async def test_bound_means_bound(free_port):
+    async with session() as publisher:
+        [answer] = await publisher.publish_all(wanted(free_port))
+        assert answer == Bound(0, (Address("127.0.0.1", free_port),))
+        assert not is_free(answer.addresses[0])
+        assert publisher.registry.holder("127.0.0.1", free_port) is publisher.seat
+    assert is_free(answer.addresses[0])
+    assert publisher.registry._ports == {}
+
+
+async def test_a_port_of_the_server_itself_is_reserved():
+    async with session(rules=Rules(EVERY_PORT, frozenset({8443}))) as publisher:
+        [answer] = await publisher.publish_all(wanted(8443, host="127.0.0.2"))
+    assert answer.code is RejectionCode.RESERVED
+    assert answer.text == "the server itself uses port 8443"
+
+
+async def test_a_port_that_the_server_does_not_allow():
+    rules = Rules((PortRange(7000, 7010), PortRange(9000, 9000)), frozenset())
+    async with session(rules=rules) as publisher:
+        answers = await publisher.publish_all(wanted(7011, 8999, 22))
+    assert summary(answers) == [RejectionCode.NOT_ALLOWED] * 3
+    assert answers[0].text == "the server allows ports 7000-7010, 9000, not 7011"
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("127.0.0.1", "127.0.0.1"),
+        ("*", "127.0.0.1"),
+        ("127.0.0.1", "*"),
+        ("0.0.0.0", "127.0.0.1"),
+        ("::1", "0:0::1"),
+    ],
+)
+async def test_the_same_port_twice_in_one_client(free_port, first, second, monkeypatch):
+    monkeypatch.setattr(
+        listener, "open_listeners", lambda _host, port: open_listeners("127.0.0.1", port)
+    )
+    async with session() as publisher:
+        answers = await publisher.publish_all(wanted((first, free_port), (second, free_port)))
+    assert summary(answers) == ["bound", RejectionCode.DUPLICATE]
+    assert answers[1].text == f"another of your proxies has port {free_port}"
+
+
+async def test_the_same_port_on_two_addresses_is_fine(free_port):
+    async with session() as publisher:
+        answers = await publisher.publish_all(
+            wanted(("127.0.0.1", free_port), ("127.0.0.2", free_port))
+        )
+        assert summary(answers) == ["bound", "bound"]
+
+
+async def test_a_rejected_proxy_does_not_stop_the_others(free_port, foreign, caplog):
+    caplog.set_level(logging.INFO)
+    rules = Rules((PortRange(1024, 65535),), frozenset({8443}))
+    async with session(rules=rules) as publisher:
+        answers = await publisher.publish_all(wanted(8443, foreign, 22, free_port, free_port, 0))
+        assert summary(answers) == [
+            RejectionCode.RESERVED,
+            RejectionCode.IN_USE,
+            RejectionCode.NOT_ALLOWED,
+            "bound",
+            RejectionCode.DUPLICATE,
+            "bound",
+        ]
+    assert [answer.proxy_id for answer in answers] == list(range(6))
+    lines = [(record.getMessage(), record.proxy) for record in caplog.records]
+    rejected = [proxy for event, proxy in lines if event == "Proxy rejected"]
+    assert rejected == [f"proxy {number}" for number in (0, 1, 2, 4)]
+    assert sum(event == "Proxy listening" for event, _ in lines) == 2
+
+
+# --- What the system says ---------------------------------------------------------------------
+
+
+async def test_a_port_of_a_foreign_program(foreign):
+    async with session() as publisher:
+        [answer] = await publisher.publish_all(wanted(foreign))
+    assert answer.code is RejectionCode.IN_USE
+    assert answer.text == f"a program outside the tunnel uses port {foreign}"
+
+
+@pytest.mark.parametrize(
+    ("identity", "text"),
+    [
+        ("key", "client laptop at 192.0.2.7 has port {}"),
+        ("another key", "another client has port {}"),
+    ],
+)
+async def test_whose_port_it_is_is_told_only_to_the_same_identity(free_port, identity, text):
+    registry = Registry()
+    async with (
+        session(registry, name="laptop") as first,
+        session(registry, name="phone", identity=identity) as second,
+    ):
+        await first.publish_all(wanted(free_port))
+        [answer] = await second.publish_all(wanted(free_port))
+        assert answer.code is RejectionCode.IN_USE
+        assert answer.text == text.format(free_port)
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "text"),
+    [
+        (errno.EACCES, RejectionCode.PERMISSION, "does not let it bind port 80"),
+        (errno.EPERM, RejectionCode.PERMISSION, "does not let it bind port 80"),
+        (errno.EADDRNOTAVAIL, RejectionCode.BAD_ADDRESS, "has no address 192.0.2.1"),
+        (errno.EINVAL, RejectionCode.BAD_ADDRESS, "has no address 192.0.2.1"),
+        (errno.EMFILE, RejectionCode.INTERNAL, "Too many open files"),
+    ],
+)
+async def test_what_else_the_system_may_say(monkeypatch, number, code, text):
+    def refuse(host, port):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(listener, "open_listeners", refuse)
+    async with session() as publisher:
+        [answer] = await publisher.publish_all(wanted(80, host="192.0.2.1"))
+    assert answer.code is code
+    assert text in answer.text
+    assert not answer.code.passes
+
+
+async def test_an_address_that_the_machine_does_not_have(free_port):
+    async with session() as publisher:
+        [answer] = await publisher.publish_all(wanted(free_port, host="192.0.2.1"))
+    assert answer.code is RejectionCode.BAD_ADDRESS
+
+
+# --- Any port ---------------------------------------------------------------------------------
+
+
+async def test_any_port_is_the_former_one_if_it_is_free(free_port, foreign):
+    async with session() as publisher:
+        [former] = await publisher.publish_all(wanted(0, preferred=free_port))
+        assert former.addresses == (Address("127.0.0.1", free_port),)
+    async with session() as publisher:
+        [another] = await publisher.publish_all(wanted(0, preferred=foreign))
+        assert another.addresses[0].port != foreign
+
+
+async def test_any_port_is_one_of_those_that_are_allowed(free_port, foreign):
+    ports = (PortRange(foreign, foreign), PortRange(free_port, free_port))
+    for preferred in (0, foreign, 22):
+        async with session(rules=Rules(ports, frozenset())) as publisher:
+            [answer] = await publisher.publish_all(wanted(0, preferred=preferred))
+            assert answer.addresses == (Address("127.0.0.1", free_port),)
+
+
+async def test_any_port_takes_none_that_another_proxy_of_the_client_asks_for(free_port):
+    async with session() as publisher:
+        answers = await publisher.publish_all(wanted(0, free_port, preferred=free_port))
+    assert summary(answers) == ["bound", "bound"]
+    assert [answer.proxy_id for answer in answers] == [0, 1]
+    assert answers[1].addresses[0].port == free_port
+
+
+async def test_no_port_left(foreign):
+    async with session(rules=Rules((PortRange(foreign, foreign),), frozenset())) as publisher:
+        [answer] = await publisher.publish_all(wanted(0))
+    assert answer.code is RejectionCode.IN_USE
+    assert answer.text == "no port that clients may publish is free"
+
+
+async def test_waiting_for_any_port_never_takes_one_that_is_not_allowed(
+    monkeypatch, autojump_clock
+):
+    tried = []
+
+    def busy(host, port):
+        tried.append(port)
+        if trio.current_time() - began < 10:
+            raise OSError(errno.EADDRINUSE, "busy")
+        return open_listeners(host, 0)
+
+    monkeypatch.setattr(listener, "open_listeners", busy)
+    began = trio.current_time()
+    async with session(rules=Rules((PortRange(700, 702),), frozenset({701}))) as publisher:
+        [proxy] = wanted(0)
+        await publisher.keep_trying(proxy)
+    assert set(tried) == {700, 702}
+
+
+def test_candidates_in_order():
+    wide = Rules(EVERY_PORT, frozenset({8443}))
+    assert list(wide.candidates(0)) == [0]
+    assert list(wide.candidates(5000)) == [5000, 0]
+    assert list(wide.candidates(8443)) == [0]
+    narrow = Rules((PortRange(10, 12), PortRange(20, 20)), frozenset({11}))
+    assert sorted(narrow.candidates(0)) == [10, 12, 20]
+    assert sorted(narrow.candidates(5000)) == [10, 12, 20]
+    first, *rest = narrow.candidates(12)
+    assert first == 12
+    assert set(rest) >= {10, 20}
+    assert list(Rules((PortRange(11, 11),), frozenset({11})).candidates(0)) == []
+
+
+def test_candidates_are_few_however_many_ports_are_allowed():
+    rules = Rules((PortRange(1024, 30000),), frozenset())
+    candidates = list(rules.candidates(0))
+    assert len(candidates) == len(set(candidates)) == 150
+    assert all(map(rules.allows, candidates))
+
+
+# --- Later ------------------------------------------------------------------------------------
+
+
+async def test_a_busy_port_is_bound_at_once_when_the_session_that_holds_it_ends(
+    free_port, autojump_clock
+):
+    registry = Registry()
+    bound = []
+
+    async def wait(publisher):
+        bound.append(await publisher.keep_trying(*wanted(free_port)))
+
+    async with session(registry, name="second") as second:
+        async with session(registry, name="first") as first:
+            await first.publish_all(wanted(free_port))
+            [answer] = await second.publish_all(wanted(free_port))
+            assert answer.code.passes
+            second.nursery.start_soon(wait, second)
+            await wait_all_tasks_blocked()
+            began = trio.current_time()
+        await wait_all_tasks_blocked()
+        assert bound == [Bound(0, (Address("127.0.0.1", free_port),))]
+        assert trio.current_time() == began
+        assert registry.holder("127.0.0.1", free_port) is second.seat
+    assert registry._ports == registry._freed == {}
+
+
+async def test_a_foreign_port_is_tried_again_after_two_seconds_doubling_to_a_minute(
+    monkeypatch, autojump_clock
+):
+    tried = []
+
+    def busy(host, port):
+        tried.append(trio.current_time() - began)
+        if len(tried) < 9:
+            raise OSError(errno.EADDRINUSE, "busy")
+        return open_listeners(host, 0)
+
+    monkeypatch.setattr(listener, "open_listeners", busy)
+    began = trio.current_time()
+    async with session() as publisher:
+        await publisher.keep_trying(*wanted(80))
+    pauses = [later - sooner for sooner, later in zip([0, *tried], tried, strict=False)]
+    assert pauses == pytest.approx([2, 4, 8, 16, 32, 60, 60, 60, 60])
+
+
+async def test_a_session_that_ends_while_it_waits_for_a_port_leaves_nothing(foreign):
+    registry = Registry()
+    async with session(registry) as publisher:
+        publisher.nursery.start_soon(publisher.keep_trying, *wanted(foreign))
+        await wait_all_tasks_blocked()
+        assert registry._freed
+    assert registry._freed == registry._ports == {}

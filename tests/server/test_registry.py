@@ -1,0 +1,233 @@
+"""Who is connected: one session an owner, and what a newcomer must be to take its place."""
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from tunnel.errors import Refused
+from tunnel.model import Address, RefusalCode
+from tunnel.server.registry import Owner, Registry, Seat, overlap
+
+OWNER = Owner("key", "configuration")
+
+
+def make_seat(instance="process", attempt=1, owner=OWNER, name="web", host="192.0.2.7"):
+    return Seat(owner, instance, attempt, name, Address(host, 4711))
+
+
+@pytest.fixture
+def registry():
+    return Registry()
+
+
+class Sitting:
+    """A session that holds a seat until it is evicted or told to leave."""
+
+    def __init__(self, registry, seat):
+        self.registry = registry
+        self.seat = seat
+        self.reasons = []
+        self.leaving = trio.Event()
+        self.may_go = trio.Event()
+        self.may_go.set()
+        seat.evict = self._evict
+
+    def _evict(self, reason):
+        self.reasons.append(reason)
+        self.leaving.set()
+
+    async def run(self, *, task_status=trio.TASK_STATUS_IGNORED):
+        async with self.registry.seat(self.seat):
+            task_status.started()
+            await self.leaving.wait()
+            await self.may_go.wait()
+
+
+@pytest.fixture
+def sit(registry, nursery):
+    async def sit(**what):
+        sitting = Sitting(registry, make_seat(**what))
+        await nursery.start(sitting.run)
+        return sitting
+
+    return sit
+
+
+async def test_a_later_attempt_of_the_same_process_takes_the_place(sit):
+    former = await sit(attempt=1)
+    newcomer = await sit(attempt=2)
+    assert former.reasons == ["taken over by a new connection of the same client"]
+    assert former.seat.gone.is_set()
+    assert not newcomer.leaving.is_set()
+    newcomer.leaving.set()
+
+
+async def test_the_newcomer_waits_until_its_ghost_is_gone(sit, nursery):
+    former = await sit(attempt=1)
+    former.may_go = trio.Event()
+    newcomer = Sitting(former.registry, make_seat(attempt=2))
+    seated = trio.Event()
+
+    async def come():
+        await nursery.start(newcomer.run)
+        seated.set()
+
+    nursery.start_soon(come)
+    await wait_all_tasks_blocked()
+    assert former.reasons
+    assert not seated.is_set()
+    former.may_go.set()
+    await seated.wait()
+    newcomer.leaving.set()
+
+
+async def test_a_ghost_that_does_not_go_is_not_waited_for_for_ever(sit, autojump_clock):
+    former = await sit(attempt=1)
+    former.may_go = trio.Event()
+    newcomer = Sitting(former.registry, make_seat(attempt=2))
+    with pytest.raises(trio.TooSlowError):
+        await newcomer.run()
+    assert trio.current_time() == pytest.approx(5.0)
+    former.may_go.set()
+    await former.seat.gone.wait()
+    newcomer.leaving.set()
+    await newcomer.run()  # and nothing of the failed try is left in the way
+
+
+@pytest.mark.parametrize(
+    ("instance", "attempt"),
+    [("process", 5), ("process", 4), ("process", 1), ("another", 6), ("another", 1)],
+    ids=["same attempt", "older", "much older", "later, but another process", "another process"],
+)
+async def test_everybody_else_is_refused_and_told_what_to_do(sit, registry, instance, attempt):
+    holder = await sit(attempt=5, host="192.0.2.7")
+    with pytest.raises(Refused, match="a state directory or a client_id of its own") as caught:
+        async with registry.seat(make_seat(instance, attempt)):
+            pytest.fail("it was let in")
+    assert caught.value.code == RefusalCode.ALREADY_CONNECTED
+    assert "192.0.2.7" in caught.value.text
+    assert holder.reasons == []
+    holder.leaving.set()
+    await holder.seat.gone.wait()
+    async with registry.seat(make_seat(instance, attempt)):
+        pass  # the refusal left nothing behind
+
+
+async def test_other_owners_do_not_meet(sit):
+    seats = [
+        await sit(owner=Owner("key", "one")),
+        await sit(owner=Owner("key", "two")),
+        await sit(owner=Owner("another key", "one")),
+    ]
+    for sitting in seats:
+        assert sitting.reasons == []
+        sitting.leaving.set()
+
+
+async def test_of_two_newcomers_at_once_only_the_latest_stays(registry, nursery):
+    # In whatever order they come and wake: at the end attempt 3 sits there, alone.
+    former = Sitting(registry, make_seat(attempt=1))
+    await nursery.start(former.run)
+    second, third = (Sitting(registry, make_seat(attempt=number)) for number in (2, 3))
+    refused = []
+
+    async def come(sitting):
+        try:
+            await sitting.run()
+        except Refused:
+            refused.append(sitting)
+
+    async with trio.open_nursery() as comers:
+        comers.start_soon(come, second)
+        comers.start_soon(come, third)
+        await wait_all_tasks_blocked()
+        assert registry._seats == {OWNER: third.seat}
+        assert refused == [second] or second.seat.gone.is_set()
+        assert third.reasons == []
+        third.leaving.set()
+
+
+async def test_a_seat_is_given_up_however_its_session_ends(registry):
+    class Failure(Exception):
+        pass
+
+    seat = make_seat()
+    with pytest.raises(Failure):
+        async with registry.seat(seat):
+            raise Failure
+    assert seat.gone.is_set()
+    with trio.CancelScope() as scope:
+        async with registry.seat(make_seat()):
+            scope.cancel()
+            await trio.lowlevel.checkpoint()
+    assert registry._seats == {}
+
+
+# --- Ports ------------------------------------------------------------------------------------
+
+
+def test_who_holds_a_port(registry):
+    one, other = make_seat(), make_seat(owner=Owner("key", "other"))
+    registry.hold(one, "127.0.0.1", 80)
+    registry.hold(other, "127.0.0.2", 80)
+    assert registry.holder("127.0.0.1", 80) is one
+    assert registry.holder("127.0.0.2", 80) is other
+    assert registry.holder("127.0.0.3", 80) is None
+    assert registry.holder("127.0.0.1", 81) is None
+    registry.release(one, "127.0.0.1", 80)
+    assert registry.holder("127.0.0.1", 80) is None
+    assert registry.holder("*", 80) is other
+    registry.release(other, "127.0.0.2", 80)
+    assert registry.holder("*", 80) is None
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        ("127.0.0.1", "127.0.0.1", True),
+        ("127.0.0.1", "127.0.0.2", False),
+        ("*", "127.0.0.1", True),
+        ("*", "::1", True),
+        ("*", "*", True),
+        ("0.0.0.0", "127.0.0.1", True),
+        ("0.0.0.0", "::1", False),
+        ("::", "::1", True),
+        ("::", "127.0.0.1", False),
+        ("::1", "0:0:0:0:0:0:0:1", True),
+        ("::", "0.0.0.0", False),
+        ("2001:db8::1", "2001:DB8::1", True),
+    ],
+)
+def test_which_addresses_cannot_share_a_port(one, other, expected):
+    assert overlap(one, other) is overlap(other, one) is expected
+
+
+async def test_whoever_waits_for_a_port_wakes_when_it_is_free(registry, nursery):
+    seat = make_seat()
+    registry.hold(seat, "127.0.0.1", 80)
+    woken = []
+
+    async def wait(port):
+        await registry.wait_freed(port)
+        woken.append((port, registry.holder("*", port)))
+
+    for port in (80, 80, 81):
+        nursery.start_soon(wait, port)
+    await wait_all_tasks_blocked()
+    registry.release(seat, "127.0.0.1", 80)
+    await wait_all_tasks_blocked()
+    assert woken == [(80, None), (80, None)]
+    nursery.cancel_scope.cancel()
+
+
+async def test_whoever_gives_up_waiting_leaves_nothing_behind(registry, autojump_clock):
+    async def wait(seconds):
+        with trio.move_on_after(seconds):
+            await registry.wait_freed(80)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait, 1)
+        nursery.start_soon(wait, 2)
+        await trio.sleep(1.5)
+        assert list(registry._freed) == [80]
+    assert registry._freed == {}

@@ -1,0 +1,64 @@
+"""The control stream: whole messages each way, in order. It needs no task of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from tunnel import limits
+from tunnel.errors import RemoteProtocolError
+from tunnel.net.endpoint import Endpoint
+from tunnel.protocol import messages
+from tunnel.protocol.framing import FrameDecoder
+from tunnel.protocol.messages import Message, Unknown
+
+if TYPE_CHECKING:
+    from tunnel.net.link import Link
+
+
+class Control(Endpoint):
+    """The local end of the control stream. The link ends with it.
+
+    Args:
+      link: whose stream it is.
+      stream_id: the stream.
+      heard: called with each notice of the peer; it must not wait.
+    """
+
+    __slots__ = ("_decoder", "_heard", "_link", "_stream_id")
+
+    def __init__(
+        self,
+        link: Link,
+        stream_id: int,
+        heard: Callable[[Message | Unknown], None],
+    ) -> None:
+        self._link = link
+        self._stream_id = stream_id
+        self._heard = heard
+        self._decoder = FrameDecoder(limits.MAX_FRAME_AFTER_AUTHENTICATION)
+
+    def say(self, notice: Message) -> None:
+        """Queue a notice; flush the link after it. There are few, and they are small."""
+        self._link.send(self._stream_id, messages.encode(notice))
+
+    def deliver(self, data: memoryview) -> int:
+        """See `Endpoint`."""
+        self._decoder.feed(bytes(data))
+        try:
+            while (frame := self._decoder.next_frame()) is not None:
+                self._heard(messages.decode(frame))
+        except RemoteProtocolError as error:
+            self._link.lose(f"protocol error on the control stream: {error}")
+        return len(data)
+
+    def finish(self) -> None:
+        """See `Endpoint`."""
+        self._link.lose("the other side closed the control stream")
+
+    def reset(self, code: int) -> None:  # noqa: ARG002
+        """See `Endpoint`."""
+        self._link.lose("the other side reset the control stream")
+
+    def resume(self) -> None:
+        """See `Endpoint`; nobody waits to send."""
