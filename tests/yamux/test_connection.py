@@ -194,6 +194,14 @@ def test_a_close_with_an_error_says_nothing_else(late):
     assert said(engine) == ["GO_AWAY 0 2"]
 
 
+def test_a_close_also_drops_what_a_timeout_has_left_to_tell():
+    engine = client(keepalive_interval=5.0, keepalive_timeout=5.0)
+    engine.on_timer(5.0)
+    engine.on_timer(10.0)
+    engine.close()
+    assert engine.next_event() is CLOSED
+
+
 def test_nothing_is_told_after_the_callers_own_close():
     engine = client(send_queue=10)
     (stream_id,) = opened(engine)

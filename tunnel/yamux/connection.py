@@ -270,10 +270,10 @@ class Connection:
 
         Nothing more is told: `next_event` says `CLOSED`.
         """
+        self._events.waiting.clear()  # also what a timeout, say, has left to tell
+        self._events.close()
         if not self._closed:
             self._closed = True
-            self._events.waiting.clear()
-            self._events.close()
             self._outbox.say_goodbye(code, at_once=code != GoAwayCode.NORMAL)
 
     def next_deadline(self) -> float | None:
