@@ -6,6 +6,7 @@ import pytest
 import trio
 
 from tests.rig import is_free, own_host, proxy, read_all, visit, world
+from tunnel import limits
 from tunnel.handles import ClientState
 
 
@@ -108,3 +109,22 @@ async def test_two_hundred_times_in_a_row(certificate, carrier):
                     await handle.state.wait_transition(ClientState.CONNECTED)
                     assert [one.addresses[0] for one in handle.statistics()] == addresses
         assert probe.free == [True] * 200
+
+
+async def test_a_link_that_has_used_every_stream_number_gives_way_to_a_new_one(certificate):
+    async with world(certificate) as tunnel:
+        service = await tunnel.start_service()
+        await tunnel.start_server()
+        handle = await tunnel.start_client(proxy(service))
+        address = handle.statistics()[0].addresses[0]
+        [session] = tunnel.server.sessions.values()
+        session.link._engine._table._next_id = limits.MAX_STREAM_ID - 1
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(handle.state.wait_transition, ClientState.CONNECTED)
+            async with await visit(address) as visitor:
+                await visitor.send_all(b"the last one")
+                with pytest.raises(trio.BrokenResourceError):
+                    await read_all(visitor)
+        async with await visit(address) as visitor:
+            await visitor.send_all(b"x")
+            assert await visitor.receive_some() == b"x"

@@ -285,12 +285,14 @@ class Link:
         return self._engine.stream_count
 
     def can_open(self) -> bool:
-        """True if a stream can be opened now."""
+        """True if a stream can be opened now. A link that has used all numbers ends here."""
+        if self._engine.exhausted:
+            self.end("every stream number was used")  # the client comes back with new ones
         return self._engine.can_open()
 
     async def wait_can_open(self) -> None:
         """Wait until a stream can be opened. Not a checkpoint if one can be opened now."""
-        while not self._engine.can_open():
+        while not self.can_open():
             # One event for all who wait: replaced only when it has been used.
             if self._streams_available.is_set():
                 self._streams_available = trio.Event()

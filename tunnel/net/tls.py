@@ -18,6 +18,8 @@ from tunnel.net.onetask import OneTask
 from tunnel.net.scratch import scratch
 from tunnel.net.transport import Transport
 
+_NOTHING = memoryview(b"")
+
 
 class TlsStream(trio.abc.Stream):
     """A TLS connection. One task may read and one may send at a time.
@@ -46,7 +48,7 @@ class TlsStream(trio.abc.Stream):
             server_side=server_side,
             server_hostname=server_hostname,
         )
-        self._unsent = memoryview(b"")
+        self._unsent = _NOTHING
         self._ended = False
         self._closed = False
         self._send_conflict = OneTask("another task sends on this TLS stream")
@@ -180,7 +182,7 @@ class TlsStream(trio.abc.Stream):
 
     def _sent(self, size: int) -> None:
         # An empty view would still hold on to all that was sent.
-        self._unsent = self._unsent[size:] or memoryview(b"")
+        self._unsent = self._unsent[size:] or _NOTHING
 
     async def drain(self) -> None:
         """Send what waits."""
@@ -270,4 +272,7 @@ class TlsStream(trio.abc.Stream):
 
 
 def _reason(error: ssl.SSLError) -> str:
-    return (error.reason or error.strerror or str(error)).lower().replace("_", " ")
+    reason = (error.reason or error.strerror or str(error)).lower().replace("_", " ")
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"{reason}: {error.verify_message}"  # such as "certificate has expired"
+    return reason

@@ -143,6 +143,11 @@ class Connection:
         """True if `open_stream` would work; else a `StreamsAvailable` comes once it would."""
         return not self._closed and self._table.can_open()
 
+    @property
+    def exhausted(self) -> bool:
+        """True if every number that a stream of ours can have was used: time for a new session."""
+        return self._table.exhausted
+
     def open_stream(self) -> int:
         """Open a stream and return its number; usable at once, without waiting for the peer.
 

@@ -8,7 +8,7 @@ has just begun to send goes before those that have been sending, once a round.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from typing import Final, TypeAlias
 
 from tunnel.yamux.frames import (
@@ -47,9 +47,9 @@ class Outbox:
         #: Payload bytes that wait, of all streams.
         self.pending = 0
         self.ping: int | None = None
-        self.pongs: deque[int] = deque()
+        self.pongs: list[int] = []
         #: Streams that end with an RST, and its code. Not in `_control`, since they are forgotten.
-        self.resets: deque[tuple[int, int]] = deque()
+        self.resets: list[tuple[int, int]] = []
         self.go_away: int | None = None
         #: Streams of which the last `build` took data or the FIN, in that order.
         self.served: dict[int, Stream] = {}
@@ -161,15 +161,18 @@ class Outbox:
         return parts
 
     def _build_session(self, parts: list[Buffer]) -> None:
-        while self.pongs:
-            self._frame(parts, PING, ACK, 0, self.pongs.popleft())
+        for value in self.pongs:
+            self._frame(parts, PING, ACK, 0, value)
+        self.pongs.clear()
         if self.ping is not None:
             self._frame(parts, PING, SYN, 0, self.ping)
             self.ping = None
 
     def _build_control(self, parts: list[Buffer], max_bytes: int) -> None:
-        while self.resets and len(parts) * HEADER_SIZE < max_bytes:
-            self._update(parts, RST, *self.resets.popleft())
+        room = max(0, -(-max_bytes // HEADER_SIZE) - len(parts))
+        for stream_id, code in self.resets[:room]:
+            self._update(parts, RST, stream_id, code)
+        del self.resets[:room]
         while self._control and len(parts) * HEADER_SIZE < max_bytes:
             self._say(self._control.popitem(last=False)[1], parts)
 

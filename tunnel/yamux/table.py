@@ -55,13 +55,18 @@ class StreamTable:
         """True if only this end may open a stream of that number."""
         return stream_id % 2 == self._next_id % 2
 
+    @property
+    def exhausted(self) -> bool:
+        """True if no number is left; none is ever used twice."""
+        return self._next_id > limits.MAX_STREAM_ID
+
     def can_open(self) -> bool:
         """True if `open` would work; after False a `StreamsAvailable` comes once it would."""
         possible = (
             not self.draining
             and self._outbound < self._settings.max_outbound_streams
             and self._unacknowledged < self._settings.max_unacknowledged
-            and self._next_id <= limits.MAX_STREAM_ID
+            and not self.exhausted
         )
         self._open_wanted = self._open_wanted or not possible
         return possible
