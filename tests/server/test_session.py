@@ -122,7 +122,6 @@ async def test_a_link_that_has_used_every_stream_number_gives_way_to_a_new_one(c
         async with trio.open_nursery() as nursery:
             nursery.start_soon(handle.state.wait_transition, ClientState.CONNECTED)
             async with await visit(address) as visitor:
-                await visitor.send_all(b"the last one")
                 with pytest.raises(trio.BrokenResourceError):
                     await read_all(visitor)
         async with await visit(address) as visitor:
