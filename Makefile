@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= auto
 
-.PHONY: help demo test check style types unit e2e fuzz bench clean
+.PHONY: help demo test check style types unit e2e interop fuzz bench clean
 
 help:  ## Show this help.
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -44,6 +44,10 @@ unit: $(VENV)/.installed
 e2e: $(VENV)/.installed  ## The scenarios, with real processes.
 	@$(BIN)/python -m pytest -n $(WORKERS) tests/e2e
 
+interop: $(VENV)/.installed  ## Our Yamux against other people's, built with go, cargo and npm.
+	@tests/interop/peers/build
+	@$(BIN)/python -m pytest -q -n $(WORKERS) tests/interop
+
 fuzz: $(VENV)/.installed  ## Fuzz for SECONDS each (default 600): properties, then guided by coverage.
 	@$(BIN)/python -m pip install --quiet --group fuzz
 	@$(BIN)/python -m fuzz.fuzz_yamux --seconds $(or $(SECONDS),600)
@@ -57,3 +61,4 @@ bench: $(VENV)/.installed  ## Print how quickly ports are freed, sessions made, 
 
 clean:  ## Remove what the other targets made.
 	@rm -rf $(VENV) .demo .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
+	@rm -rf tests/interop/peers/*/build tests/interop/peers/node/node_modules

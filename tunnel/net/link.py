@@ -157,6 +157,7 @@ class Link:
                 # One scope for many reads: it costs nothing until the clock is to be looked at.
                 with trio.CancelScope(deadline=self._deadline()) as patience:
                     await self._read_on()
+                    self.lose("closed by the other side")  # unless something better was said
                 if patience.cancelled_caught:
                     self._look_at_the_clock()
         except trio.BrokenResourceError as error:
