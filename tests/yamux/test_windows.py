@@ -241,3 +241,35 @@ def test_a_piece_of_data_is_what_was_sent():
     engine = server()
     accepted(engine, 1)
     assert hear(engine, data(1, b"hello")) == [DataReceived(1, memoryview(b"hello"))]
+
+
+# --- Shrinking ----------------------------------------------------------------------------------
+
+
+def test_a_window_that_is_far_too_large_shrinks_by_halves_and_gives_back():
+    policy, stream = windows(window_pool=3 * WINDOW), Stream(1, outbound=False)
+    for now in (0.0, 0.1):
+        use_up(policy, stream, now)
+    assert (stream.target, policy._pool) == (4 * WINDOW, 0)
+    use_up(policy, stream, 0.1 + 17 * 0.1)  # seventeen round trips for half of it
+    assert (stream.target, policy._pool) == (2 * WINDOW, 2 * WINDOW)
+    assert stream.window + stream.unconsumed + stream.owed == stream.target
+    use_up(policy, stream, 100.0)
+    use_up(policy, stream, 200.0)
+    assert (stream.target, policy._pool) == (WINDOW, 3 * WINDOW)
+
+
+def test_between_too_small_and_too_large_nothing_changes():
+    policy, stream = windows(), Stream(1, outbound=False)
+    use_up(policy, stream, 0.0)
+    use_up(policy, stream, 1.5)  # fifteen round trips
+    assert stream.target == 2 * WINDOW
+
+
+def test_shrinking_takes_back_only_what_the_peer_does_not_hold():
+    policy, stream = windows(), Stream(1, outbound=False)
+    use_up(policy, stream, 0.0)
+    held = stream.window - stream.target // 2
+    use_up(policy, stream, 10.0)
+    assert stream.window >= held
+    assert stream.credit >= 0

@@ -1,15 +1,24 @@
 """Receive windows: credit goes back in large steps, and grows where it is what holds a stream up.
 
 A stream that uses up half its window in under two round trips could be faster with a larger one.
-What it gets comes out of a pool that all streams of the session share, and returns there when the
-stream ends, so that the session's memory has a bound.
+What it gets comes out of a pool that all streams of the session share, so that the session's memory
+has a bound. It returns there when the stream ends, and by halves while the stream makes little of
+it. (Credit that the peer holds cannot be taken back; what shrinks is what is granted next.)
 """
 
 from __future__ import annotations
 
+from typing import Final
+
 from tunnel import limits
 from tunnel.yamux.settings import Settings
 from tunnel.yamux.stream import Stream
+
+#: Half a window used up in fewer round trips: it is too small. At 2 the sender is idle half the
+#: time, waiting for credit.
+GROW_BELOW: Final = 2
+#: In more: a window half as large would do, with room to spare before it grew again.
+SHRINK_ABOVE: Final = 16
 
 
 class Windows:
@@ -26,17 +35,24 @@ class Windows:
         return stream.owed >= stream.target // 2
 
     def grant(self, stream: Stream, now: float) -> None:
-        """Turn what is owed into credit, and widen the window if it was the bottleneck."""
-        if self.rtt is not None and now - stream.granted_at < 2 * self.rtt:
-            growth = min(stream.target, self._max_window - stream.target, self._pool)
-            if growth > 0:
-                self._pool -= growth
-                stream.target += growth
-                stream.owed += growth
+        """Turn what is owed into credit, more or less of it if the window does not fit the need."""
+        if self.rtt is not None:
+            self._fit(stream, (now - stream.granted_at) / max(self.rtt, 1e-9))
         stream.granted_at = now
         stream.window += stream.owed
         stream.credit += stream.owed
         stream.owed = 0
+
+    def _fit(self, stream: Stream, round_trips: float) -> None:
+        """Change the window of a stream that used up half of it in so many round trips."""
+        change = 0
+        if round_trips < GROW_BELOW:
+            change = min(stream.target, self._max_window - stream.target, self._pool)
+        elif round_trips > SHRINK_ABOVE:
+            change = -min(stream.target // 2, stream.target - limits.INITIAL_WINDOW, stream.owed)
+        self._pool -= change
+        stream.target += change
+        stream.owed += change
 
     def wants_rtt(self, now: float) -> bool:
         """True, once in a while, if a measurement would be of use."""
