@@ -46,7 +46,7 @@ e2e: $(VENV)/.installed  ## The scenarios, with real processes.
 
 interop: $(VENV)/.installed  ## Our Yamux against other people's, built with go, cargo and npm.
 	@tests/interop/peers/build
-	@$(BIN)/python -m pytest -q -n $(WORKERS) tests/interop
+	@$(BIN)/python -m pytest -n $(WORKERS) tests/interop
 
 fuzz: $(VENV)/.installed  ## Fuzz for SECONDS each (default 600): properties, then guided by coverage.
 	@$(BIN)/python -m pip install --quiet --group fuzz

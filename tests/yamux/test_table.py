@@ -86,8 +86,10 @@ def test_nobody_is_told_who_did_not_ask():
 def test_numbers_run_out():
     engine = client()
     engine._table._next_id = limits.MAX_STREAM_ID
+    assert not engine.exhausted
     assert engine.open_stream() == limits.MAX_STREAM_ID
     assert not engine.can_open()
+    assert engine.exhausted
 
 
 def test_streams_beyond_the_limit_are_reset_and_nobody_hears_of_them():
