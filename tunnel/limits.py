@@ -74,6 +74,10 @@ LAST_EPHEMERAL: Final = 65_535
 SHUTDOWN_GRACE: Final = 10.0
 #: close_notify and the last frames; a peer that does not read must not hold up the end.
 GOODBYE: Final = 1.0
+#: How long a session that may be a ghost has to show a sign of life: 4 round trips, at least long
+#: enough for one lost segment, at most so long that the newcomer does not give up.
+PROBE_SHORTEST: Final = 2.0
+PROBE_LONGEST: Final = 5.0
 #: How long a newcomer waits for its own ghost to be gone. Cancelling is immediate; this only
 #: bounds a bug.
 TAKEOVER_TIMEOUT: Final = 5.0

@@ -226,3 +226,36 @@ async def test_a_server_that_stops_says_so_to_a_client_without_visitors(tmp_path
         assert await server.stop() == 0
         await client.wait_for("Server stops")
         await client.wait_for("Connection lost", reason="closed by the other side")
+
+
+@pytest.mark.parametrize("state", ["kept", "lost"])
+async def test_a_restarted_client_does_not_meet_its_silent_ghost(tmp_path, certificate, state):
+    """The machine died without a word and is back before the server noticed, perhaps with
+    nothing of what it had kept: the port is there, long before keepalive would have found out."""
+    async with lab(tmp_path, certificate) as place, service() as port:
+        server = await place.start_server(keepalive_interval=600)
+        wire = Wire(Address(place.host, place.server_port))
+        await place.nursery.start(wire.run)
+        through = {"server_addr": "127.0.0.1", "server_port": wire.port}
+        first, [address] = await place.publish({"local_port": port}, **through)
+        wire.freeze()
+        await first.kill()
+        fixed = {"local_port": port, "publish_port": address.port}
+        client_id = {} if state == "kept" else {"client_id": "0123456789abcdef" * 2}
+        _, [again] = await place.publish(fixed, **through, **client_id)
+        assert again == address
+        assert await ask(address) == b"hello"
+        assert server.events().count("Session taken over") == 1
+
+
+async def test_two_copies_of_one_configuration_do_not_evict_each_other(tmp_path, certificate):
+    async with lab(tmp_path, certificate) as place, service() as port:
+        await place.start_server()
+        first, [address] = await place.publish({"local_port": port})
+        copy = await place.start_client({"local_port": port})
+        line = await copy.wait_for("Refused")
+        assert line["code"] == "already_connected"
+        assert "client_id of its own" in line["reason"]
+        await copy.wait_for("Refused")
+        assert await ask(address) == b"hello"
+        assert "Connection lost" not in first.events()

@@ -121,6 +121,56 @@ async def test_two_links_keep_each_other_alive(contexts, role, autojump_clock):
         assert pair.client.rtt is not None
 
 
+async def test_a_silent_peer_does_not_answer(contexts, autojump_clock):
+    async with single(contexts, Role.SERVER, settings=OWN) as one:
+        began = trio.current_time()
+        assert not await one.link.answers()
+        assert trio.current_time() - began == pytest.approx(2.0)
+
+
+async def test_a_living_peer_answers_at_once(contexts, autojump_clock):
+    async with link_pair(contexts, settings=OWN) as pair:
+        began = trio.current_time()
+        assert await pair.server.answers()
+        assert await pair.server.answers()  # and whenever it is asked
+        assert trio.current_time() == began
+
+
+async def test_half_a_record_is_an_answer(contexts, autojump_clock):
+    async with single(contexts, Role.SERVER, settings=OWN) as one:
+        one.peer._ssl.write(frame(PING, ACK, 0, 77))
+        record = one.peer._outgoing.read()
+
+        async def trickle():
+            await trio.sleep(1.0)
+            await one.peer._transport._stream.send_all(record[:1])
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trickle)
+            assert await one.link.answers()
+
+
+async def test_a_link_that_ends_while_it_is_asked_does_not_answer(contexts, autojump_clock):
+    async with single(contexts, Role.SERVER, settings=OWN) as one:
+
+        async def cut():
+            await trio.sleep(1.0)
+            one.link.lose("cut")
+
+        began = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(cut)
+            assert not await one.link.answers()
+        assert trio.current_time() - began == pytest.approx(1.0)
+        assert not await one.link.answers()
+
+
+async def test_a_link_that_does_not_run_yet_is_not_taken_for_dead(contexts):
+    client, _server = await tls_pair(contexts)
+    assert await Link(client, Role.CLIENT, OWN, lambda *_: None).answers()
+    client.abort()
+
+
 @ROLES
 async def test_a_peer_that_only_trickles_lives(contexts, role, autojump_clock):
     """One TLS record, a byte every four seconds: the engine hears nothing, the link does."""

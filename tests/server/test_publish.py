@@ -32,15 +32,34 @@ def wanted(*asked, host="127.0.0.1", preferred=0):
     ]
 
 
+class Observed(Seat):
+    """A seat with room for what a test wants to know: what it was asked, why it was evicted."""
+
+
 @asynccontextmanager
 async def session(registry=None, *, rules=None, name="tests", identity="key"):
     """A publisher as a session has it, with a link that never carries anything."""
-    seat = Seat(Owner(identity, name), "process", 1, name, Address("192.0.2.7", 4711))
+    seat = Observed(Owner(identity, name), "process", 1, name, Address("192.0.2.7", 4711))
     link = SimpleNamespace(running=trio.Event())
     rules = rules or Rules(EVERY_PORT, frozenset())
+    seat.probes, seat.alive, seat.reasons = 0, True, []
+
+    async def probe():
+        seat.probes += 1
+        await trio.lowlevel.checkpoint()
+        return seat.alive
+
     async with trio.open_nursery() as nursery:
-        yield Publisher(nursery, rules, seat, registry or Registry(), link)
-        nursery.cancel_scope.cancel()
+
+        def evict(reason):
+            seat.reasons.append(reason)
+            nursery.cancel_scope.cancel()
+
+        seat.probe, seat.evict = probe, evict
+        try:
+            yield Publisher(nursery, rules, seat, registry or Registry(), link)
+        finally:
+            nursery.cancel_scope.cancel()
 
 
 @pytest.fixture
@@ -166,6 +185,62 @@ async def test_whose_port_it_is_is_told_only_to_the_same_identity(free_port, ide
         [answer] = await second.publish_all(wanted(free_port))
         assert answer.code is RejectionCode.IN_USE
         assert answer.text == text.format(free_port)
+
+
+async def hold(registry, identity, ports, *, alive, task_status):
+    """A session that has these ports, until it is evicted."""
+    async with session(registry, name="ghost", identity=identity) as publisher:
+        publisher.seat.alive = alive
+        await publisher.publish_all(wanted(*ports))
+        task_status.started(publisher.seat)
+        await trio.sleep_forever()
+
+
+@asynccontextmanager
+async def held(registry, identity, ports, *, alive):
+    """The seat of a session that has these ports, and sets `gone` as the server does."""
+    async with trio.open_nursery() as nursery:
+
+        async def life(*, task_status):
+            try:
+                await hold(registry, identity, ports, alive=alive, task_status=task_status)
+            finally:
+                seats[0].gone.set()
+
+        seats = []
+        seats.append(await nursery.start(life))
+        yield seats[0]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_silent_session_with_the_same_key_gives_up_its_ports(free_port):
+    registry = Registry()
+    async with held(registry, "key", [free_port], alive=False) as ghost:
+        async with session(registry) as publisher:
+            [answer] = await publisher.publish_all(wanted(free_port))
+            assert answer == Bound(0, (Address("127.0.0.1", free_port),))
+            assert len(ghost.reasons) == ghost.probes == 1
+
+
+async def test_a_living_session_keeps_its_ports_and_is_asked_once(free_port):
+    registry = Registry()
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("127.0.0.1", 0))
+        ports = [free_port, sock.getsockname()[1]]
+        async with held(registry, "key", ports, alive=True) as holder, session(registry) as second:
+            answers = await second.publish_all(wanted(*ports))
+            assert summary(answers) == [RejectionCode.IN_USE] * 2
+            assert (holder.probes, holder.reasons) == (1, [])
+
+
+async def test_a_silent_session_of_another_identity_is_left_alone(free_port):
+    registry = Registry()
+    async with held(registry, "another key", [free_port], alive=False) as holder:
+        async with session(registry) as publisher:
+            [answer] = await publisher.publish_all(wanted(free_port))
+            assert answer.code is RejectionCode.IN_USE
+            assert (holder.probes, holder.reasons) == (0, [])
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,15 @@ class Sitting:
         self.leaving = trio.Event()
         self.may_go = trio.Event()
         self.may_go.set()
-        seat.evict = self._evict
+        #: What a probe of this session finds, and how often it was asked.
+        self.alive = True
+        self.probes = 0
+        seat.evict, seat.probe = self._evict, self._probe
+
+    async def _probe(self):
+        self.probes += 1
+        await trio.lowlevel.checkpoint()
+        return self.alive
 
     def _evict(self, reason):
         self.reasons.append(reason)
@@ -111,6 +119,37 @@ async def test_everybody_else_is_refused_and_told_what_to_do(sit, registry, inst
     await holder.seat.gone.wait()
     async with registry.seat(make_seat(instance, attempt)):
         pass  # the refusal left nothing behind
+
+
+async def test_a_later_attempt_of_the_same_process_asks_nobody(sit):
+    former = await sit(attempt=1)
+    newcomer = await sit(attempt=2)
+    assert former.probes == 0
+    newcomer.leaving.set()
+
+
+@pytest.mark.parametrize(("instance", "attempt"), [("process", 1), ("another", 1), ("another", 6)])
+async def test_everybody_else_takes_the_place_of_a_silent_session(sit, instance, attempt):
+    ghost = await sit(attempt=5)
+    ghost.alive = False
+    newcomer = await sit(instance=instance, attempt=attempt)
+    assert (ghost.probes, len(ghost.reasons)) == (1, 1)
+    assert ghost.seat.gone.is_set()
+    newcomer.leaving.set()
+
+
+async def test_a_session_that_ends_while_it_is_asked_is_not_taken_over(sit, registry, caplog):
+    former = await sit(attempt=5)
+
+    async def probe():
+        former.leaving.set()
+        await former.seat.gone.wait()
+        return False
+
+    former.seat.probe = probe
+    async with registry.seat(make_seat("another", 1)):
+        assert former.reasons == []
+    assert "Session taken over" not in caplog.text
 
 
 async def test_other_owners_do_not_meet(sit):

@@ -156,6 +156,44 @@ def test_what_comes_after_the_end_is_not_kept():
     assert engine._inbox.parser.at_boundary
 
 
+def test_after_the_end_not_even_a_stream_that_was_over_is_a_mistake():
+    engine = client()
+    (stream_id,) = opened(engine)
+    engine.reset_stream(stream_id)
+    engine.close()
+    engine.send_data(stream_id, b"x")
+    engine.send_eof(stream_id)
+    assert said(engine)[-1] == "GO_AWAY 0 0"
+
+
+def test_nothing_is_told_behind_the_end():
+    engine = client(max_outbound_streams=1)
+    (stream_id,) = opened(engine)
+    assert not engine.can_open()
+    assert hear(engine, b"") == [ConnectionLost(True)]
+    engine.reset_stream(stream_id)  # room for another stream, had the connection not ended
+    assert engine.next_event() is CLOSED
+
+
+def test_after_a_close_no_time_is_up():
+    engine = server(close_linger=1.0)
+    accepted(engine, 1)
+    engine.stop_reading(1, 0.0)
+    engine.close()
+    engine.on_timer(1.0)
+    assert said(engine) == ["GO_AWAY 0 0"]
+
+
+def test_the_deadline_is_the_first_of_all():
+    engine = server(keepalive_interval=5.0, close_linger=3.0)
+    accepted(engine, 1)
+    assert engine.next_deadline() == 5.0
+    engine.stop_reading(1, 0.0)
+    assert engine.next_deadline() == 3.0
+    hear(engine, update(1, flags=FIN))
+    assert engine.next_deadline() == 5.0
+
+
 def test_a_normal_close_says_what_is_due_and_then_goodbye():
     engine = client()
     (stream_id,) = opened(engine)

@@ -1,7 +1,7 @@
 import pytest
 
 from tunnel.yamux import frames
-from tunnel.yamux.frames import HEADER, Flag, FrameType, describe
+from tunnel.yamux.frames import HEADER, Flag, FrameType, GoAwayCode, describe
 
 
 def test_the_header_is_twelve_bytes_big_endian():
@@ -12,6 +12,14 @@ def test_the_header_is_twelve_bytes_big_endian():
 def test_the_plain_integers_are_the_named_ones():
     assert list(FrameType) == [frames.DATA, frames.WINDOW_UPDATE, frames.PING, frames.GO_AWAY]
     assert list(Flag) == [frames.SYN, frames.ACK, frames.FIN, frames.RST]
+
+
+def test_the_reasons_to_go_away_are_those_of_the_specification():
+    assert [(code.name, code) for code in GoAwayCode] == [
+        ("NORMAL", 0),
+        ("PROTOCOL_ERROR", 1),
+        ("INTERNAL_ERROR", 2),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -242,6 +242,16 @@ def test_rapid_reset_has_a_budget(accept):
         hear(engine, update(stream_id, flags=RST))
 
 
+def test_the_reset_of_a_stream_that_was_answered_costs_no_budget():
+    engine = server(useless_frames_per_second=0)
+    accepted(engine, 1)
+    (ours,) = opened(engine)
+    assert hear(engine, update(1, flags=RST), update(ours, flags=RST)) == [
+        StreamReset(1, 0),
+        StreamReset(ours, 0),
+    ]
+
+
 def test_opening_beyond_the_limit_has_a_budget():
     engine = server(max_inbound_streams=0, useless_frames_per_second=BUDGET)
     with pytest.raises(RemoteProtocolError, match="flood"):

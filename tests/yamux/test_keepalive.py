@@ -98,6 +98,24 @@ def test_a_round_trip_counts_from_when_the_ping_left():
     assert said(engine) == ["PING|SYN 0 2"]
 
 
+def test_what_is_sent_behind_a_ping_does_not_shorten_its_round_trip():
+    engine = client()
+    engine.ping()
+    said(engine, 10.0)
+    said(engine, 10.125)
+    assert hear(engine, ping(1, ACK), now=10.25) == [PongReceived(0.25)]
+
+
+def test_one_ping_at_a_time_and_each_has_its_own_round_trip():
+    engine = client()
+    for value, now in ((1, 0.0), (2, 10.0)):
+        engine.ping()
+        assert said(engine, now) == [f"PING|SYN 0 {value}"]
+        engine.ping()
+        assert said(engine, now) == []
+        assert hear(engine, ping(value, ACK), now=now + 0.5) == [PongReceived(0.5)]
+
+
 def test_only_the_answer_to_the_ping_under_way_counts():
     engine = client()
     assert hear(engine, ping(0, ACK)) == []
@@ -105,6 +123,15 @@ def test_only_the_answer_to_the_ping_under_way_counts():
     assert hear(engine, ping(1, ACK)) == []  # answered before it was sent
     said(engine, 1.0)
     assert hear(engine, ping(2, ACK), ping(1, ACK), ping(1, ACK), now=2.0) == [PongReceived(1.0)]
+
+
+@pytest.mark.parametrize("frame", [ping(2, ACK), ping(0, ACK), ping(1, 0)])
+def test_what_only_looks_like_the_answer_does_not_count(frame):
+    engine = client()
+    engine.ping()
+    said(engine, 1.0)
+    assert hear(engine, frame, now=1.5) == []
+    assert hear(engine, ping(1, ACK), now=2.0) == [PongReceived(1.0)]
 
 
 def test_without_keepalive_there_is_nothing_to_wait_for():

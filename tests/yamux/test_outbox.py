@@ -6,6 +6,8 @@ import pytest
 
 from tests.yamux.wire import (
     FIN,
+    RST,
+    SYN,
     WINDOW,
     accepted,
     client,
@@ -19,8 +21,9 @@ from tests.yamux.wire import (
     update,
 )
 from tunnel import limits
-from tunnel.yamux import RoomAvailable, StreamClosed
-from tunnel.yamux.outbox import FRESH_FRAMES
+from tunnel.yamux import RoomAvailable, StreamClosed, StreamReset
+from tunnel.yamux.outbox import FRESH_FRAMES, MIN_PIECE, Outbox
+from tunnel.yamux.stream import Stream
 
 KIB = 1024
 
@@ -65,6 +68,27 @@ def test_an_accepted_stream_is_acknowledged_once_and_before_its_data():
     engine.accept_stream(1)
     engine.accept_stream(99)
     assert said(engine) == []
+
+
+def test_a_stream_of_our_own_is_not_ours_to_acknowledge():
+    engine = client()
+    engine.accept_stream(engine.open_stream())
+    assert said(engine) == ["UPDATE|SYN 1 0"]
+
+
+def test_a_syn_is_said_however_early_the_peer_has_finished():
+    engine = client()
+    stream_id = engine.open_stream()
+    hear(engine, update(stream_id, flags=FIN))
+    assert said(engine) == [f"UPDATE|SYN {stream_id} 0"]
+
+
+def test_an_ack_is_said_however_early_the_peer_has_finished():
+    engine = server()
+    hear(engine, update(1, flags=SYN))
+    engine.accept_stream(1)
+    hear(engine, update(1, flags=FIN))
+    assert said(engine) == ["UPDATE|ACK 1 0"]
 
 
 def test_pieces_are_cut_into_frames_and_joined_into_frames():
@@ -149,12 +173,51 @@ def test_a_batch_is_about_as_large_as_asked_for():
         assert max_bytes - 1024 - 12 <= size <= max_bytes
 
 
+@pytest.mark.parametrize(("max_bytes", "frames"), [(12, 1), (13, 2), (24, 2), (25, 3)])
+def test_a_batch_is_over_when_it_is_full_of_control_frames(max_bytes, frames):
+    engine = client()
+    for _ in range(5):
+        engine.open_stream()
+    assert len(said(engine, max_bytes=max_bytes)) == frames
+
+
+@pytest.mark.parametrize(("max_bytes", "resets"), [(12, 0), (24, 0), (36, 1), (37, 2), (48, 2)])
+def test_resets_take_the_room_that_pongs_have_left(max_bytes, resets):
+    engine = server(max_inbound_streams=0)
+    hear(engine, ping(7), ping(8), *(update(n, flags=SYN) for n in (1, 3, 5, 7)))
+    frames = said(engine, max_bytes=max_bytes)
+    assert frames[:2] == ["PING|ACK 0 7", "PING|ACK 0 8"]
+    assert frames[2:] == [f"UPDATE|RST {n} 0" for n in (1, 3, 5, 7)][:resets]
+
+
+def test_a_frame_that_just_fits_is_not_put_off():
+    engine = client()
+    for stream_id in opened(engine, 2):
+        engine.send_data(stream_id, bytes(10))
+    assert said(engine, max_bytes=2 * (12 + 10)) == ["DATA 1 10", "DATA 3 10"]
+
+
+def test_a_batch_that_has_no_room_carries_one_byte():
+    engine = client()
+    (stream_id,) = opened(engine)
+    engine.send_data(stream_id, bytes(10))
+    assert said(engine, max_bytes=12) == ["DATA 1 1"]
+
+
 def test_no_frame_is_cut_to_a_crumb_only_to_fill_a_batch():
     engine = client(max_frame=10_000)
     (stream_id,) = opened(engine)
     engine.send_data(stream_id, bytes(30_000))
     assert said(engine, max_bytes=10_012 + 500) == ["DATA 1 10000"]
     assert said(engine, max_bytes=10_012 + 5000) == ["DATA 1 10000", "DATA 1 4988"]
+
+
+def test_a_frame_is_cut_to_the_smallest_piece_and_no_further():
+    engine = client(max_frame=10_000)
+    (stream_id,) = opened(engine)
+    engine.send_data(stream_id, bytes(40_000))
+    assert said(engine, max_bytes=10_012 + 12 + MIN_PIECE - 1) == ["DATA 1 10000"]
+    assert said(engine, max_bytes=10_012 + 12 + MIN_PIECE) == ["DATA 1 10000", "DATA 1 1024"]
 
 
 def test_frames_can_be_made_smaller_while_it_runs():
@@ -200,6 +263,36 @@ def test_a_small_stream_overtakes_again_in_the_next_round():
         engine.send_data(small, b"a keystroke")
         assert f"DATA {small} 11" in said(engine, max_bytes=20 * KIB)
         said(engine, max_bytes=52 * 16 * KIB)  # a round later
+
+
+def test_a_newcomer_overtakes_in_every_round_from_the_first():
+    engine = client(max_frame=1000)
+    (bulk,) = opened(engine)
+    engine.send_data(bulk, bytes(WINDOW))
+    for _ in range(5):
+        assert said(engine, max_bytes=1012) == [f"DATA {bulk} 1000"]
+        small = engine.open_stream()
+        engine.send_data(small, b"x")
+        assert f"DATA {small} 1" in said(engine, max_bytes=12 + 13)
+
+
+def test_without_transfers_the_first_to_come_is_the_first_to_go():
+    engine = client()
+    old, new = opened(engine, 2)
+    engine.send_data(old, b"x")
+    said(engine)
+    engine.send_data(old, b"x")
+    engine.send_data(new, b"x")
+    assert data_order(said(engine)) == [old, new]
+
+
+def test_who_is_sending_gets_no_second_turn_for_sending_more():
+    engine, streams = backlogged(4, 1000)
+    order = []
+    for _ in range(8):
+        engine.send_data(streams[0], bytes(10))
+        order += data_order(said(engine, max_bytes=1012))
+    assert sorted(order) == sorted(2 * streams)
 
 
 def test_a_stream_that_always_sends_a_little_is_fresh_only_once_a_round():
@@ -256,6 +349,38 @@ def test_newcomers_without_end_do_not_stop_those_who_are_there():
     assert sum(stream_id in streams for stream_id in order) >= len(order) // (FRESH_FRAMES + 1)
 
 
+def test_so_many_newcomers_go_before_one_who_is_there():
+    engine, streams = backlogged(3, 1000)
+    for _ in range(2 * FRESH_FRAMES):
+        engine.send_data(engine.open_stream(), bytes(1000))
+    while not (order := data_order(said(engine, max_bytes=1))):
+        pass  # the SYNs go first
+    engine.send_data(engine.open_stream(), bytes(1000))
+    order += data_order(said(engine, max_bytes=30 * 1012))
+    turns = [index for index, stream_id in enumerate(order) if stream_id in streams]
+    assert turns[:2] == [FRESH_FRAMES, 2 * FRESH_FRAMES + 1]
+
+
+def test_a_round_is_one_turn_of_each():
+    engine, streams = backlogged(4, 1000)
+    before = engine._outbox._round
+    said(engine, max_bytes=10 * len(streams) * 1012)
+    assert engine._outbox._round == before + 10
+
+
+def test_who_had_more_than_a_share_has_less_of_the_next():
+    outbox = Outbox(1000)
+    waiting, stream = Stream(1, outbound=True), Stream(3, outbound=True)
+    outbox._backlog[1] = waiting
+    stream.round, stream.deficit = outbox._round, -400
+    outbox.put(stream, bytes(10))
+    assert stream.deficit == 600
+    stream.deficit = -300
+    outbox._next_in_round(outbox._backlog)
+    outbox._next_in_round(outbox._backlog)
+    assert stream.deficit == 700
+
+
 def test_a_stream_without_window_takes_nobodys_turn():
     engine, (first, second) = backlogged(2, 64 * KIB)
     engine.send_data(first, bytes(1000))
@@ -295,6 +420,17 @@ def test_a_stream_is_told_of_room_when_half_its_queue_is_free():
     assert told(engine) == []
 
 
+def test_half_is_half():
+    engine = client(send_queue=1000, max_frame=250)
+    (stream_id,) = opened(engine)
+    engine.send_data(stream_id, bytes(1000))
+    assert engine.room(stream_id) == 0
+    said(engine, max_bytes=262)
+    assert told(engine) == []
+    said(engine, max_bytes=262)
+    assert told(engine) == [RoomAvailable(stream_id)]
+
+
 def test_one_that_asked_nothing_is_told_nothing():
     engine = client(send_queue=1000)
     (stream_id,) = opened(engine)
@@ -312,6 +448,17 @@ def test_one_that_was_starved_by_others_is_told_when_they_have_sent():
     assert told(engine) == [RoomAvailable(other)]
 
 
+def test_one_that_was_starved_by_others_is_told_when_half_of_their_queue_is_free():
+    engine = client(total_send_queue=1000, max_frame=250)
+    one, other = opened(engine, 2)
+    engine.send_data(one, bytes(1000))
+    assert engine.room(other) == 0
+    said(engine, max_bytes=262)
+    assert told(engine) == []
+    said(engine, max_bytes=262)
+    assert told(engine) == [RoomAvailable(other)]
+
+
 def test_one_that_was_starved_by_others_is_told_when_they_are_reset():
     engine = client(send_queue=1000, total_send_queue=1000)
     one, other = opened(engine, 2)
@@ -319,6 +466,16 @@ def test_one_that_was_starved_by_others_is_told_when_they_are_reset():
     assert engine.room(other) == 0
     engine.reset_stream(one)
     assert told(engine) == [RoomAvailable(other)]
+
+
+def test_one_that_was_starved_and_is_over_is_told_no_more():
+    engine = client(send_queue=1000, total_send_queue=1000)
+    one, other = opened(engine, 2)
+    engine.send_data(one, bytes(1000))
+    assert engine.room(other) == 0
+    assert hear(engine, update(other, flags=RST)) == [StreamReset(other, 0)]
+    said(engine)
+    assert told(engine) == []
 
 
 def test_one_that_lacked_a_window_and_then_room_is_told_in_the_end():
@@ -374,6 +531,7 @@ def test_the_queue_says_exactly_if_there_is_something_to_send():
         lambda: hear(engine, ping(1)),
         engine.open_stream,
         lambda: engine.reset_stream(1),
+        engine.close,
     ):
         cause()
         assert engine.has_data_to_send()

@@ -1,6 +1,7 @@
 import pytest
 
-from tests.yamux.wire import DATA, HEADER, data, ping
+from tests.yamux.wire import DATA, HEADER, data, ping, server, told, update
+from tunnel.errors import RemoteProtocolError
 from tunnel.yamux.parser import FrameParser
 
 
@@ -62,6 +63,13 @@ def test_a_chunk_that_comes_too_early_waits_behind_the_one_before():
     assert parser.header() == (0, 2, 1, 0, 3)
 
 
+def test_a_chunk_that_nobody_has_looked_at_is_held():
+    parser = FrameParser()
+    assert parser.at_boundary
+    parser.feed(ping(1))
+    assert not parser.at_boundary
+
+
 def test_a_buffer_that_was_used_up_is_let_go():
     chunk = bytearray(ping(1))
     parser = FrameParser()
@@ -69,3 +77,20 @@ def test_a_buffer_that_was_used_up_is_let_go():
     parser.header()
     assert parser.header() is None
     chunk.clear()  # BufferError if a view of it were left
+
+
+def test_a_buffer_is_let_go_when_it_ends_inside_a_header():
+    engine = server()
+    buffer = bytearray(ping(1) + ping(2)[:5])
+    engine.receive_data(buffer, 0.0)
+    assert told(engine) == []
+    buffer.clear()  # BufferError if the engine still looks at it
+
+
+def test_a_buffer_is_let_go_when_the_connection_ends():
+    engine = server()
+    buffer = bytearray(update(2, flags=1) + ping(1))
+    engine.receive_data(buffer, 0.0)
+    with pytest.raises(RemoteProtocolError):
+        engine.next_event()
+    buffer.clear()

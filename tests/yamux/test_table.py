@@ -49,6 +49,23 @@ def test_so_many_streams_may_be_open():
     assert engine.can_open()
 
 
+def test_a_stream_that_ends_makes_room_for_one():
+    engine = client(max_outbound_streams=3)
+    engine.reset_stream(opened(engine, 3)[0])
+    assert engine.can_open()
+    engine.open_stream()
+    assert not engine.can_open()
+
+
+def test_one_that_asked_once_is_told_once():
+    engine = client(max_outbound_streams=2)
+    streams = opened(engine, 2)
+    assert not engine.can_open()
+    for stream_id in streams:
+        engine.reset_stream(stream_id)
+    assert told(engine) == [StreamsAvailable()]
+
+
 def test_so_many_streams_may_be_unacknowledged():
     engine = client(max_unacknowledged=1)
     stream_id = engine.open_stream()
@@ -56,6 +73,17 @@ def test_so_many_streams_may_be_unacknowledged():
     said(engine)
     assert hear(engine, update(stream_id, flags=ACK)) == [StreamsAvailable()]
     assert engine.can_open()
+
+
+def test_each_unacknowledged_stream_counts_and_is_acknowledged_once():
+    engine = client(max_unacknowledged=2)
+    stream_id = engine.open_stream()
+    said(engine)
+    hear(engine, *[update(stream_id, 1)] * 3)
+    engine.open_stream()
+    assert engine.can_open()
+    engine.open_stream()
+    assert not engine.can_open()
 
 
 @pytest.mark.parametrize(
@@ -202,10 +230,11 @@ def test_a_reset_between_the_last_data_and_the_end():
     assert told(engine) == []
 
 
-def test_a_reset_in_the_middle_of_a_frame_skips_the_rest():
+@pytest.mark.parametrize("flags", [0, FIN])
+def test_a_reset_in_the_middle_of_a_frame_skips_the_rest(flags):
     engine = server()
     accepted(engine, 1, 3)
-    frame = data(1, b"hello", FIN)
+    frame = data(1, b"hello", flags)
     hear(engine, frame[:14])
     engine.reset_stream(1)
     assert hear(engine, frame[14:], data(3, b"x")) == [DataReceived(3, memoryview(b"x"))]
@@ -229,6 +258,8 @@ def test_an_end_that_waits_is_not_told_after_our_own_reset():
     engine.stop_reading(1, 0.0)
     engine.on_timer(1.0)
     engine.reset_stream(1)
+    with pytest.raises(LocalProtocolError):
+        engine.send_data(1, b"x")
     assert told(engine) == []
     with pytest.raises(LocalProtocolError):
         engine.send_eof(1)
@@ -244,6 +275,13 @@ def test_bytes_for_nobody_reset_the_stream():
     assert hear(engine, data(1, b"x"), data(1, b"y")) == [StreamReset(1, 0)]
     assert said(engine) == ["UPDATE|RST 1 0"]
     assert engine.next_deadline() is None
+
+
+def test_bytes_for_nobody_are_not_waited_for():
+    engine = server()
+    accepted(engine, 1)
+    engine.stop_reading(1, 0.0)
+    assert hear(engine, data(1, b"hello")[:12]) == [StreamReset(1, 0)]
 
 
 def test_the_rest_of_a_frame_for_nobody_resets_the_stream_too():
@@ -284,6 +322,26 @@ def test_a_stream_that_still_sends_is_given_its_time():
     said(engine, 64.0)
     assert engine.next_deadline() == 124.0
     assert hear(engine, update(1, flags=FIN), now=100.0) == [StreamEOF(1), StreamClosed(1)]
+    assert engine.next_deadline() is None
+
+
+def test_the_first_deadline_is_that_of_the_stream_that_has_stood_still_longest():
+    engine = server(close_linger=60.0)
+    accepted(engine, 1, 3)
+    engine.stop_reading(1, 0.0)
+    engine.stop_reading(3, 5.0)
+    engine.send_data(1, b"x")
+    said(engine, 10.0)
+    assert engine.next_deadline() == 65.0
+
+
+def test_a_stream_that_the_peer_has_ended_may_send_for_ever():
+    engine = server()
+    accepted(engine, 1)
+    engine.stop_reading(1, 0.0)
+    hear(engine, update(1, flags=FIN))
+    engine.send_data(1, b"x")
+    assert said(engine) == ["DATA 1 1"]
     assert engine.next_deadline() is None
 
 

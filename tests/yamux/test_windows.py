@@ -3,6 +3,7 @@ import pytest
 from tests.yamux.wire import (
     ACK,
     FIN,
+    SYN,
     WINDOW,
     accepted,
     data,
@@ -14,7 +15,7 @@ from tests.yamux.wire import (
     update,
 )
 from tunnel import limits
-from tunnel.errors import RemoteProtocolError
+from tunnel.errors import LocalProtocolError, RemoteProtocolError
 from tunnel.yamux import DataReceived, RoomAvailable, Settings, StreamEOF
 from tunnel.yamux.stream import Stream
 from tunnel.yamux.windows import Windows
@@ -48,6 +49,33 @@ def test_credit_of_several_steps_is_one_frame():
     engine.consumed(1, WINDOW // 2, 0.0)
     engine.consumed(1, WINDOW // 2, 0.0)
     assert said(engine)[1:] == [f"UPDATE 1 {WINDOW}"]
+
+
+def test_each_step_of_credit_is_granted_once():
+    engine = server()
+    accepted(engine, 1)
+    for _ in range(2):
+        hear(engine, data(1, HALF))
+        engine.consumed(1, len(HALF), 0.0)
+        assert said(engine)[-1] == f"UPDATE 1 {len(HALF)}"
+
+
+def test_credit_that_goes_with_the_acknowledgement_does_not_go_again():
+    engine = server()
+    hear(engine, update(1, flags=SYN), data(1, HALF))
+    engine.consumed(1, len(HALF), 0.0)
+    engine.accept_stream(1)
+    assert said(engine) == ["PING|SYN 0 1", f"UPDATE|ACK 1 {len(HALF)}"]
+
+
+def test_nothing_can_be_consumed_twice():
+    engine = server()
+    accepted(engine, 1)
+    hear(engine, data(1, b"hello"))
+    engine.consumed(1, 3, 0.0)
+    with pytest.raises(LocalProtocolError, match="consumed 3 of 2 bytes"):
+        engine.consumed(1, 3, 0.0)
+    engine.consumed(1, 2, 0.0)
 
 
 def test_a_round_trip_is_measured_now_and_then_while_credit_flows():
@@ -88,6 +116,19 @@ def test_credit_that_is_taken_back_leaves_nothing_to_send():
     hear(engine, update(1, flags=FIN))
     assert not engine.has_data_to_send()
     assert engine.data_to_send(0.0) == []
+
+
+def test_credit_that_is_taken_back_was_all_that_there_was_to_say():
+    engine = server()
+    accepted(engine, 1)
+    hear(engine, data(1, HALF), data(1, HALF))
+    engine.consumed(1, len(HALF), 0.0)
+    said(engine)
+    engine.consumed(1, len(HALF), 0.0)
+    hear(engine, update(1, flags=FIN))
+    assert not engine.has_data_to_send()
+    engine.send_eof(1)
+    assert said(engine) == ["UPDATE|FIN 1 0"]
 
 
 def test_what_is_consumed_after_the_end_is_nobodys_business():
@@ -142,9 +183,25 @@ def test_a_window_that_holds_a_stream_up_doubles():
 
 def test_a_window_that_is_large_enough_stays():
     policy, stream = windows(), Stream(1, outbound=False)
-    use_up(policy, stream, 0.2)  # two round trips after the last time
-    use_up(policy, stream, 10.0)
-    assert stream.target == stream.window == WINDOW
+    for now in (0.2, 10.0):  # two round trips, and many
+        use_up(policy, stream, now)
+        assert stream.target == stream.window == WINDOW
+
+
+@pytest.mark.parametrize(
+    "pass_time", [lambda engine: said(engine, 10.0), lambda engine: engine.on_timer(10.0)]
+)
+def test_a_first_window_counts_from_when_its_stream_was_opened(pass_time):
+    engine = server()
+    engine.ping()
+    said(engine, 0.0)
+    hear(engine, ping(1, ACK), now=1.0)
+    pass_time(engine)
+    stream_id = engine.open_stream()
+    said(engine, 10.0)
+    hear(engine, data(stream_id, HALF), now=11.0)  # one round trip later: too small
+    engine.consumed(stream_id, len(HALF), 11.0)
+    assert f"UPDATE {stream_id} {WINDOW + WINDOW // 2}" in said(engine, 11.0)
 
 
 def test_no_window_grows_before_a_round_trip_was_measured():
@@ -170,6 +227,7 @@ def test_all_windows_together_have_a_limit_and_give_back_at_the_end():
     assert one.target == 2 * WINDOW
     policy.release(one)
     policy.release(other)
+    assert policy._pool == WINDOW + WINDOW // 2
     third = Stream(5, outbound=False)
     use_up(policy, third, 0.0)
     assert third.target == 2 * WINDOW
@@ -213,6 +271,16 @@ def test_a_stream_that_asked_is_told_when_credit_comes():
     assert hear(engine, update(1, 10)) == [RoomAvailable(1)]
     assert engine.room(1) == 10
     assert hear(engine, update(1, 10)) == []  # it has not asked again
+
+
+def test_room_for_one_byte_is_room():
+    engine = server()
+    accepted(engine, 1)
+    engine.send_data(1, bytes(WINDOW))
+    said(engine)
+    assert engine.room(1) == 0
+    assert hear(engine, update(1, 1)) == [RoomAvailable(1)]
+    assert engine.room(1) == 1
 
 
 def test_a_window_beyond_32_bits_is_an_error():
@@ -259,11 +327,21 @@ def test_a_window_that_is_far_too_large_shrinks_by_halves_and_gives_back():
     assert (stream.target, policy._pool) == (WINDOW, 3 * WINDOW)
 
 
-def test_between_too_small_and_too_large_nothing_changes():
+def test_a_window_shrinks_by_half_however_much_of_it_was_used_up_at_once():
     policy, stream = windows(), Stream(1, outbound=False)
+    for now in (0.0, 0.1):
+        use_up(policy, stream, now)
+    stream.window, stream.owed = 0, stream.target
+    policy.grant(stream, 10.0)
+    assert stream.target == stream.window == 2 * WINDOW
+
+
+def test_between_too_small_and_too_large_nothing_changes():
+    policy, stream = windows(rtt=0.125), Stream(1, outbound=False)
     use_up(policy, stream, 0.0)
-    use_up(policy, stream, 1.5)  # fifteen round trips
-    assert stream.target == 2 * WINDOW
+    for now in (0.25, 2.25):  # two round trips, and sixteen
+        use_up(policy, stream, now)
+        assert stream.target == 2 * WINDOW
 
 
 def test_shrinking_takes_back_only_what_the_peer_does_not_hold():

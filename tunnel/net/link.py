@@ -82,6 +82,8 @@ class Link:
         self._nursery: trio.Nursery | None = None
         self._writing = False
         self._streams_available = trio.Event()
+        #: Set at the next sign of life, if somebody waits for one.
+        self._heard: trio.Event | None = None
         self._scope = trio.CancelScope()
         self._lost: str | None = None
         self._graceful = False
@@ -107,6 +109,8 @@ class Link:
             goodbye = self._graceful or self._lost is None
             self._lost = self._lost or "ended by this side"
             self._nursery = None
+            if self._heard is not None:
+                self._heard.set()  # nobody needs to wait any longer
             self._reset_all()
             if goodbye:
                 await self._say_goodbye()
@@ -125,6 +129,25 @@ class Link:
         """End the link, with a goodbye to the peer."""
         self._graceful = self._graceful or self._lost is None
         self.lose(reason)
+
+    async def answers(self) -> bool:
+        """Ask the peer for a sign of life; False if none comes in time, or the link has ended.
+
+        That is four round trips, within `limits.PROBE_SHORTEST` and `limits.PROBE_LONGEST`.
+        """
+        if not self.running.is_set():
+            return True  # it was talking a moment ago: the handshake is not over
+        asked_at = trio.current_time()
+        patience = max(limits.PROBE_SHORTEST, 4 * (self.rtt or 0.0))
+        if self._heard is None or self._heard.is_set():
+            self._heard = trio.Event()
+        heard = self._heard
+        self._engine.ping()
+        self.flush()
+        with trio.move_on_after(min(patience, limits.PROBE_LONGEST)):
+            await heard.wait()
+        # A record that is not complete yet is a sign of life as well.
+        return self.carrying and (heard.is_set() or self._tls.heard_at > asked_at)
 
     def _reset_all(self) -> None:
         while self._endpoints:
@@ -169,6 +192,8 @@ class Link:
         """Read until the end; cancelling it loses nothing."""
         plain = scratch().plain
         while size := await self._tls.read_into(plain):
+            if self._heard is not None:
+                self._heard.set()
             self._receive(plain[:size])
             self.flush()
             if size == len(plain):

@@ -78,6 +78,8 @@ class Publisher:
     seat: Seat
     registry: Registry
     link: Link
+    #: Sessions that have shown a sign of life: asked once, not for every port.
+    _alive: set[Seat] = attrs.field(factory=set, init=False)
 
     async def publish_all(self, proxies: Iterable[Proxy]) -> list[Bound | Rejected]:
         """Bind what can be bound now; each answer says what became of one proxy."""
@@ -112,10 +114,28 @@ class Publisher:
         return None
 
     async def _publish(self, proxy: Proxy) -> Bound | Rejected:
-        try:
-            return await self._bind_any(proxy)
-        except OSError as error:
-            return Rejected(proxy.proxy_id, *self._reason(proxy, error))
+        while True:
+            try:
+                return await self._bind_any(proxy)
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE or not await self._end_ghost(proxy):
+                    return Rejected(proxy.proxy_id, *self._reason(proxy, error))
+
+    async def _end_ghost(self, proxy: Proxy) -> bool:
+        """True if a silent session with the same key held the port, and holds it no more.
+
+        So a client that has lost its state (a container that was made anew) meets no ghost either.
+        """
+        holder = self.registry.holder(proxy.host, proxy.port)
+        if holder is None or holder is self.seat or holder in self._alive:
+            return False
+        if holder.owner.identity != self.seat.owner.identity:
+            return False
+        if await holder.probe():
+            self._alive.add(holder)
+            return False
+        await self.registry.replace(holder, self.seat)
+        return True
 
     async def _bind_any(self, proxy: Proxy) -> Bound:
         """Bind the port, or the first that can be had if any will do."""

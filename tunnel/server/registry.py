@@ -2,14 +2,15 @@
 
 One session an owner. An owner that comes back while its former session still seems alive (the
 network broke, and nobody told the server) takes its place: the former one is ended, and only when
-it is *gone*, with every port free, does the newcomer go on.
+it is *gone*, with every port free, does the newcomer go on. What is not certainly dead is asked
+first: silent means dead, alive means that the newcomer is another client, and is refused.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import attrs
@@ -49,6 +50,8 @@ class Seat:
     address: Address
     #: Ends the session at once, with a reason for its log line.
     evict: Callable[[str], None] = attrs.field(init=False)
+    #: Asks the client for a sign of life; False if there is none.
+    probe: Callable[[], Awaitable[bool]] = attrs.field(init=False)
     #: Set when the session has ended and everything it held is free.
     gone: trio.Event = attrs.field(factory=trio.Event, init=False)
 
@@ -82,20 +85,25 @@ class Registry:
     async def _take(self, newcomer: Seat) -> None:
         # No await between the last look and the claim: two newcomers cannot both find it free.
         while former := self._seats.get(newcomer.owner):
-            if not newcomer.succeeds(former):
+            if not newcomer.succeeds(former) and await former.probe():
                 raise Refused(
                     RefusalCode.ALREADY_CONNECTED,
                     f"a client with this configuration is connected from {former.address.host}; "
                     "give each client a state directory or a client_id of its own",
                 )
+            await self.replace(former, newcomer)
+        self._seats[newcomer.owner] = newcomer
+
+    async def replace(self, former: Seat, newcomer: Seat) -> None:
+        """End a session that is dead, or silent; everything that it held is free afterwards."""
+        if not former.gone.is_set():
             logger.warning(
                 "Session taken over",
                 extra={"client": newcomer.name, "address": str(newcomer.address)},
             )
             former.evict("taken over by a new connection of the same client")
-            with trio.fail_after(limits.TAKEOVER_TIMEOUT):
-                await former.gone.wait()
-        self._seats[newcomer.owner] = newcomer
+        with trio.fail_after(limits.TAKEOVER_TIMEOUT):
+            await former.gone.wait()
 
     # --- Ports -------------------------------------------------------------------------------
 

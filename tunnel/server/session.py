@@ -139,6 +139,7 @@ async def serve_client(sock: socket.socket, server: Server) -> None:
         with trio.fail_after(server.policy.handshake_timeout) as patience:
             address = peer_address(sock)
             session = await _meet(tls, handshake, address, server)
+            patience.deadline += limits.PROBE_LONGEST  # asking a ghost takes time of its own
             async with server.registry.seat(session.seat):
                 async with trio.open_nursery() as nursery:
                     answers = await nursery.start(_hold_ports, session, server)
@@ -227,7 +228,7 @@ def _session(
         keepalive_timeout=policy.keepalive_timeout,
     )
     session.link = Link(tls, Role.SERVER, settings, session.accept, carrier=policy.carrier)
-    seat.evict = session.link.lose
+    seat.evict, seat.probe = session.link.lose, session.link.answers
     return session
 
 

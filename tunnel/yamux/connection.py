@@ -100,6 +100,7 @@ class Connection:
         self._closed = True
         self._events.close()
         self._outbox.end()
+        self._inbox.parser.release()
 
     # --- Bytes out ---------------------------------------------------------------------------
 
@@ -277,6 +278,7 @@ class Connection:
         """
         self._events.waiting.clear()  # also what a timeout, say, has left to tell
         self._events.close()
+        self._inbox.parser.release()
         if not self._closed:
             self._closed = True
             self._outbox.say_goodbye(code, at_once=code != GoAwayCode.NORMAL)

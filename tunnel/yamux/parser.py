@@ -49,6 +49,7 @@ class FrameParser:
         """A header of which some bytes came with an earlier chunk: the only copy made here."""
         self._head += self.body(HEADER_SIZE - len(self._head))
         if len(self._head) < HEADER_SIZE:
+            self.release()
             return None
         header: Header = HEADER.unpack(self._head)
         self._head.clear()
@@ -58,6 +59,10 @@ class FrameParser:
         """Up to `most` of the bytes at hand; empty until more come."""
         piece = self._chunk[self._position : self._position + most]
         self._position += len(piece)
-        if not piece:  # let go of the caller's buffer: it may be used again, or resized, now
-            self._chunk, self._position = _NOTHING, 0
+        if not piece:
+            self.release()
         return piece
+
+    def release(self) -> None:
+        """Let go of the caller's buffer: it may be used again, or resized, now."""
+        self._chunk, self._position = _NOTHING, 0
