@@ -144,7 +144,7 @@ ACCEPT_BURST: Final = 64
 POLL_BURST: Final = 256
 #: The kernel's queue of connections not yet accepted (it caps this at net.core.somaxconn).
 LISTEN_BACKLOG: Final = 1024
-#: How often a link's timekeeper looks at the clock at least, whatever it was told.
+#: How often a link looks at the clock at least, whatever it was told.
 TIMER_TICK: Final = 5.0
 #: A PROXY protocol header that we read; ours are under 100 bytes.
 MAX_PREAMBLE: Final = KIB
