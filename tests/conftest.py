@@ -1,6 +1,11 @@
 import pytest
+from hypothesis import settings
 
 from tests.rig import make_certificate
+
+# The same examples every time, and no verdict from a slow machine; `make fuzz` looks for new ones.
+settings.register_profile("tests", deadline=None, derandomize=True)
+settings.load_profile("tests")
 
 
 @pytest.fixture(scope="session")
