@@ -1,7 +1,8 @@
 import pytest
 
-from tests.yamux.wire import DATA, HEADER, data, ping, server, told, update
+from tests.yamux.wire import DATA, HEADER, SYN, data, go_away, ping, server, told, update
 from tunnel.errors import RemoteProtocolError
+from tunnel.yamux import GoAwayReceived
 from tunnel.yamux.parser import FrameParser
 
 
@@ -87,10 +88,26 @@ def test_a_buffer_is_let_go_when_it_ends_inside_a_header():
     buffer.clear()  # BufferError if the engine still looks at it
 
 
+def test_a_buffer_is_let_go_when_it_ends_inside_a_body():
+    engine = server()
+    buffer = bytearray(data(1, b"hello", SYN)[:14])
+    engine.receive_data(buffer, 0.0)
+    assert len(told(engine)) == 2
+    buffer.clear()
+
+
 def test_a_buffer_is_let_go_when_the_connection_ends():
     engine = server()
     buffer = bytearray(update(2, flags=1) + ping(1))
     engine.receive_data(buffer, 0.0)
     with pytest.raises(RemoteProtocolError):
         engine.next_event()
+    buffer.clear()
+
+
+def test_a_buffer_is_let_go_when_the_peer_ends_the_connection():
+    engine = server()
+    buffer = bytearray(go_away(1) + ping(1))
+    engine.receive_data(buffer, 0.0)
+    assert told(engine) == [GoAwayReceived(1)]
     buffer.clear()
