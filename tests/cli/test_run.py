@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import signal
 
 import pytest
@@ -46,6 +47,20 @@ async def run_with_signals(program, *signals, drain=drain):
         for number in signals:
             await trio.testing.wait_all_tasks_blocked()
             signal.raise_signal(number)
+
+
+@pytest.fixture(autouse=True)
+def thawed():
+    """The programs freeze what is there when they start; the tests' own process goes on."""
+    yield
+    gc.unfreeze()
+
+
+async def test_what_is_there_at_the_start_is_not_looked_through_again():
+    program = Program()
+    assert gc.get_freeze_count() == 0
+    await run_with_signals(program, signal.SIGTERM)
+    assert gc.get_freeze_count() > 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
