@@ -105,11 +105,14 @@ class Lab:
         self.pin = f"{spki_pin(leaf_der(certificate / 'cert.pem'))}"
         self.server_port = 0
         self.processes: list[Process] = []
+        #: What goes before a command ("server", "client"), to run it on a host of its own.
+        self.prefixes: dict[str, tuple[str, ...]] = {}
 
     async def run(self, *arguments: str) -> Process:
         """Start `tls-tunnel` with these arguments."""
+        prefix = self.prefixes.get(arguments[0], ())
         process = await trio.lowlevel.open_process(
-            [sys.executable, "-m", "tunnel", "--log-format", "json", *arguments],
+            [*prefix, sys.executable, "-m", "tunnel", "--log-format", "json", *arguments],
             stderr=subprocess.PIPE,
             env=os.environ | {"TLS_TUNNEL_CARRIER": self.carrier},
         )
@@ -192,12 +195,11 @@ async def lab(directory: Path, certificate: Path, carrier: str = "hub"):
             for running in place.processes:
                 if running.process.returncode is None:
                     running.process.kill()
+            nursery.cancel_scope.cancel()  # before what its tasks are reading is closed
             with trio.CancelScope(shield=True):
                 for running in place.processes:
                     await running.process.wait()
-            for running in place.processes:
-                await running.process.stderr.aclose()
-            nursery.cancel_scope.cancel()
+                    await running.process.stderr.aclose()
 
 
 # --- A network that can be cut -------------------------------------------------------------------
