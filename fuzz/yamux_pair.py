@@ -62,6 +62,7 @@ class End:
         self.referee = Referee(role, settings.max_frame)
         self.streams: dict[int, Stream] = {}
         self.wire = bytearray()
+        self._lent: list[bytearray] = []
         self.wire_read = Frames()
         self.heard_at = now
         self.drained = True  # no event waits
@@ -99,7 +100,11 @@ class End:
 
     def send(self, stream: Stream, size: int) -> None:
         data = payload(stream.stream_id, self.role, stream.sent, size)
-        self.engine.send_data(stream.stream_id, data)
+        if size % 2:
+            self._lent.append(bytearray(data))
+            self.engine.lend_data(stream.stream_id, memoryview(self._lent[-1]))
+        else:
+            self.engine.send_data(stream.stream_id, data)
         stream.sent += len(data)
 
     def finish(self, stream: Stream) -> None:
@@ -131,10 +136,17 @@ class End:
         assert bool(parts) == expected
         self.drained = False
         data = self.referee.sent(parts)
+        self._take_back_what_was_lent()
         controls = limits.MAX_PENDING_PONGS + limits.MAX_PENDING_REFUSALS + 6
         assert len(data) <= max(max_bytes, 13) + 12 * controls
         self.wire += data
         return len(data)
+
+    def _take_back_what_was_lent(self) -> None:
+        self.engine.keep_lent()
+        for buffer in self._lent:
+            buffer[:] = b"?" * len(buffer)
+        self._lent.clear()
 
     def feed(self, size: int, now: float) -> None:
         """Get up to `size` of the bytes that the other end has sent."""

@@ -56,7 +56,7 @@ def test_the_handshake_of_the_example():
         binding=binding,
         nonce=bytes(range(0xA0, 0xC0)),
         session_id="33" * 16,
-        capabilities=Capabilities(),
+        capabilities=Capabilities(max_frame=65_536),
         server_version="2.0.0",
     )
     client = ClientHandshake(
@@ -67,7 +67,7 @@ def test_the_handshake_of_the_example():
         client_id="11" * 16,
         instance_id="22" * 16,
         attempt=1,
-        capabilities=Capabilities(),
+        capabilities=Capabilities(max_frame=65_536),
     )
 
     def move(frames: bytes, receiver, *names: str) -> None:

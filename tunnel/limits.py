@@ -19,6 +19,21 @@ HANDSHAKE_TIMEOUT: Final = 10.0
 CONNECT_TIMEOUT: Final = 10.0
 #: Connections that have not proved anything yet; each may hold a TLS state for the time above.
 MAX_STRANGERS: Final = 1024
+#: Of the tokens per second that a server gives to new connections, the part for one source network.
+NETWORK_SHARE: Final = 0.25
+#: Source networks that are remembered, for their rate and for failed proofs. Some 300 bytes each.
+MAX_NETWORKS: Final = 4096
+#: Failed proofs that a network may make before it is turned away for a while: a slip of the pen.
+FREE_FAILURES: Final = 3
+#: The first such while; each further failure doubles it, up to the last. A client that is told to
+#: wait by the server obeys for as long as `MAX_RETRY_AFTER`, so that it always comes at the end.
+PENALTY_FIRST: Final = 2.0
+PENALTY_LAST: Final = 60.0
+#: Half of the failures are forgotten after it. Trying keys all day, one gets one try a minute.
+FAILURES_HALF_LIFE: Final = 300.0
+#: A network whose client has proved itself is not turned away for the failures of its neighbours,
+#: so long after that client was last connected.
+TRUST_LASTS: Final = 600.0
 #: A frame from a peer that has proved nothing. The largest honest one (2a) is under 1 KiB.
 MAX_FRAME_BEFORE_AUTHENTICATION: Final = 4 * KIB
 #: A frame from a peer that has. The largest honest one is a `configured` that rejects 256 proxies
@@ -28,6 +43,12 @@ MAX_FRAME_AFTER_AUTHENTICATION: Final = 256 * KIB
 #: a close with unread bytes in the kernel sends RST, which discards what was sent before it.
 REFUSAL_DRAIN_BYTES: Final = 64 * KIB
 REFUSAL_DRAIN_TIMEOUT: Final = 2.0
+#: How often a server looks whether its certificate's files have changed: two system calls.
+CERTIFICATE_LOOK: Final = 5.0
+#: Before a certificate runs out it is in the log this long, once in so many seconds. Two weeks:
+#: automatic renewal is 30 days ahead, so that it has failed for a while, and a person has time.
+CERTIFICATE_WARNING: Final = 14 * 86_400.0
+CERTIFICATE_REMINDER: Final = 86_400.0
 #: The longest a client lets a server tell it to wait; a stranger could be that server.
 MAX_RETRY_AFTER: Final = 60.0
 #: A refusal's text is shown to a person by a client that cannot yet know who wrote it.
@@ -36,6 +57,12 @@ MAX_REFUSAL_TEXT: Final = 200
 MAX_NAME_LENGTH: Final = 64
 #: A client with more would not fit a configure frame, nor anybody's screen.
 MAX_PROXIES: Final = 256
+#: Networks that may visit one proxy; and all proxies of a client together, for they travel in one
+#: frame.
+MAX_ALLOW_FROM: Final = 64
+MAX_ALLOW_FROM_TOGETHER: Final = 2048
+#: The longest way to write a network: eight groups, the last two as an IPv4 address, "/128".
+MAX_NETWORK_LENGTH: Final = 49
 #: A key that a person made up must have at least this many characters.
 MIN_AUTH_KEY_LENGTH: Final = 16
 
@@ -58,6 +85,23 @@ KEEPALIVE_INTERVAL: Final = 5.0
 KEEPALIVE_TIMEOUT: Final = 5.0
 #: The seed's reconnect delay.
 RECONNECT_DELAY: Final = 5.0
+#: A server that said that it stops is most likely being restarted, and is asked again soon: a
+#: random time between these, so that its clients come back within two seconds and not at once.
+RESTART_DELAY_SHORTEST: Final = 0.5
+RESTART_DELAY_LONGEST: Final = 1.5
+#: After that long without it, it was stopped for good, and the usual delay holds.
+RESTART_PATIENCE: Final = 60.0
+#: How often whoever sleeps for longer looks whether the machine slept as well.
+SLEEP_LOOK: Final = 1.0
+#: A clock that is this much ahead has not merely been read a moment later.
+SLEEP_SHORTEST: Final = 1.0
+#: TCP's own question whether a visitor or local service is there: after so much silence, so far
+#: apart, so many. Two minutes until one that vanished is let go of, where the system takes hours.
+TCP_KEEPALIVE_IDLE: Final = 60
+TCP_KEEPALIVE_INTERVAL: Final = 15
+TCP_KEEPALIVE_COUNT: Final = 4
+#: How often the service manager's status line is brought up to date.
+STATUS_INTERVAL: Final = 5.0
 #: A session that lasted this long was a good one: back-off starts anew after it.
 STABLE_SESSION: Final = 30.0
 LOCAL_CONNECT_RETRIES: Final = 3
@@ -82,6 +126,18 @@ PROBE_LONGEST: Final = 5.0
 #: bounds a bug.
 TAKEOVER_TIMEOUT: Final = 5.0
 
+# --- Visitors -------------------------------------------------------------------------------
+
+#: Live connections of one proxy. More than any one service takes, less than a server's descriptors.
+PROXY_CONNECTIONS: Final = 16_384
+#: Live connections of one source network (IPv4 address, IPv6 /64) on all proxies together: enough
+#: for a reverse proxy or an office behind one address, and no single visitor takes every place.
+VISITOR_CONNECTIONS: Final = 4096
+#: What is said about whom was turned away: so many lines at once of a kind, then one in so many
+#: seconds, which says how many were left out.
+COMPLAINTS_AT_ONCE: Final = 20
+COMPLAINT_INTERVAL: Final = 1.0
+
 # --- Yamux ----------------------------------------------------------------------------------
 
 #: Both ends of every Yamux start with this credit for each stream; the protocol fixes it.
@@ -93,8 +149,9 @@ MAX_STREAM_ID: Final = 2**32 - 1
 #: Towards a foreign Yamux: header and payload make one TLS record.
 FOREIGN_FRAME: Final = 16 * KIB - 12
 #: Between our own ends: fewer frames, so fewer system calls at the other end (measured: 16 KiB
-#: costs a quarter of bulk throughput).
-OWN_FRAME: Final = 64 * KIB
+#: costs a quarter of the bulk throughput of 64 KiB; 256 KiB saves a tenth of the CPU time of that).
+#: On a slow link frames are no longer than its batch.
+OWN_FRAME: Final = 256 * KIB
 #: How far a stream's receive window may grow: 16 MiB is 1 Gbit/s over 130 ms.
 MAX_STREAM_WINDOW: Final = 16 * MIB
 #: What all streams of a session together may have beyond their first 256 KiB.
@@ -122,19 +179,31 @@ CLOSE_LINGER: Final = 60.0
 
 # --- The data path --------------------------------------------------------------------------
 
-#: Plaintext handed to TLS in one go. Large enough to fill a fast link, small enough that what
-#: comes next (a ping, a keystroke) does not wait long.
+#: Plaintext handed to TLS in one go, and unsent bytes that the kernel may hold of a link, until it
+#: is known how fast the link is. What waits there cannot be overtaken (by a ping, by a keystroke).
 BATCH: Final = 256 * KIB
-#: One read from a visitor's or local service's socket.
+#: From then on both are what the link carries in this time, between these two sizes.
+BATCH_TIME: Final = 0.004
+MIN_BATCH: Final = 16 * KIB
+MAX_BATCH: Final = MIB
+#: How often the kernel is asked how fast the link is, while it is busy.
+PACE_INTERVAL: Final = 0.02
+#: One read from a visitor's or local service's socket, by a task of its own.
 READ_CHUNK: Final = 64 * KIB
+#: The same by the hub, into a buffer that is used again. (Fresh ones of this size cost more, in
+#: pages that the allocator gives back and takes again, than they save.)
+HUB_CHUNK: Final = 256 * KIB
+#: That buffer. When what is left of it is less than a chunk, what was read is sent first.
+HUB_BUFFER: Final = 512 * KIB
 #: Ciphertext taken from the kernel in one go, into a buffer that all links of a process share.
 TLS_CHUNK: Final = 256 * KIB
 #: Bytes given to OpenSSL at a time. Its buffers keep the largest size that they ever had, so this
 #: is what a link weighs after its first transfer: 256 KiB slices leave half a MiB of them, and
 #: these cost two percent of throughput.
 TLS_SLICE: Final = 32 * KIB
-#: Unsent bytes that the kernel may hold of a link. What waits there cannot be overtaken.
-NOTSENT_LOWAT: Final = 128 * KIB
+#: Shorter pieces of a batch are joined before they are encrypted; copying longer ones costs more
+#: than a TLS record of their own.
+TLS_JOIN: Final = 4 * KIB
 #: Bytes of one stream that wait for the link: enough that the next batch never waits for a read.
 STREAM_QUEUE: Final = 256 * KIB
 #: Bytes of all streams of one link that wait for the link; beyond it no socket is read.
@@ -150,3 +219,6 @@ TIMER_TICK: Final = 5.0
 MAX_PREAMBLE: Final = KIB
 #: How long accepting pauses when the process has no descriptor left.
 ACCEPT_PAUSE: Final = 0.1
+#: How often it says so. At the limit, every visitor who leaves ends a shortage and the next one
+#: who comes begins another.
+SHORTAGE_REMINDER: Final = 60.0

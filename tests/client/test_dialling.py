@@ -1,5 +1,6 @@
 """A visitor's stream from its preamble to the local service, over a real link."""
 
+import contextlib
 import os
 import socket
 from contextlib import asynccontextmanager
@@ -14,6 +15,7 @@ from tunnel.client import proxy as proxy_module
 from tunnel.client.dialling import accept_visitors
 from tunnel.client.proxy import LocalProxy
 from tunnel.model import Address, ResetCode
+from tunnel.net import dial as dial_module
 from tunnel.net.link import Link
 from tunnel.protocol.preamble import build_preamble, proxy_v1, proxy_v2
 from tunnel.yamux import Role
@@ -112,6 +114,16 @@ async def exactly(stream, size):
     return data
 
 
+def dial_with(monkeypatch, dial):
+    """Nothing can be begun at once; the task that tries again dials like this."""
+
+    def nothing(host, port):
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(proxy_module, "begin_connect", nothing)
+    monkeypatch.setattr(proxy_module, "connect_address", dial)
+
+
 async def test_the_preamble_in_single_bytes(contexts, carrier):
     async with Service() as service, ends(contexts, local(service.port), carrier) as both:
         pieces = [bytes([number]) for number in preamble() + b"hello"]
@@ -122,6 +134,31 @@ async def test_the_preamble_in_single_bytes(contexts, carrier):
             assert await visitor.stream.receive_some() == b"answer"
 
 
+@pytest.mark.parametrize("networks", [("198.51.100.0/24",), ("::/0",), ("192.0.2.8/31",)])
+async def test_whom_the_server_should_have_turned_away(contexts, carrier, networks, caplog):
+    """A server that does not know `allow_from` lets everybody in; the client does not."""
+    async with Service() as service:
+        proxy = local(service.port, allow_from=networks)
+        async with ends(contexts, proxy, carrier) as both:
+            for _ in range(3):
+                visitor = await both.visitor(preamble() + b"hello")
+                assert await visitor.reset_code() is ResetCode.NOT_ALLOWED
+        assert proxy.counters.total == 0
+    [line] = caplog.records
+    assert line.getMessage() == "Server ignores allow_from"
+    assert line.address == "192.0.2.7:5555"
+
+
+async def test_whom_the_server_let_in_rightly(contexts, carrier):
+    async with Service() as service:
+        proxy = local(service.port, allow_from=("2001:db8::/32", "192.0.2.0/24"))
+        assert proxy.request().allow_from == ("2001:db8::/32", "192.0.2.0/24")
+        async with ends(contexts, proxy, carrier) as both:
+            await both.visitor(preamble() + b"hello")
+            async with await service.connection() as connection:
+                assert await exactly(connection, 5) == b"hello"
+
+
 async def test_what_comes_before_the_connection_waits_for_it(contexts, carrier, monkeypatch):
     may_dial = trio.Event()
 
@@ -129,7 +166,7 @@ async def test_what_comes_before_the_connection_waits_for_it(contexts, carrier, 
         await may_dial.wait()
         return await connect(host, port)
 
-    monkeypatch.setattr(proxy_module, "connect_address", dial)
+    dial_with(monkeypatch, dial)
     early = os.urandom(100_000)
     async with Service() as service, ends(contexts, local(service.port), carrier) as both:
         visitor = await both.visitor(preamble() + early[:5], early[5:])
@@ -149,7 +186,7 @@ async def test_the_window_bounds_what_waits_for_a_connection(contexts, monkeypat
     async def dial(host, port):
         await trio.sleep_forever()
 
-    monkeypatch.setattr(proxy_module, "connect_address", dial)
+    dial_with(monkeypatch, dial)
     async with ends(contexts, local(1)) as both:
         visitor = await both.visitor(preamble())
         sent = 0
@@ -207,7 +244,7 @@ async def test_a_visitor_who_goes_while_it_is_dialled_cancels_the_dial(contexts,
         finally:
             cancelled.set()
 
-    monkeypatch.setattr(proxy_module, "connect_address", dial)
+    dial_with(monkeypatch, dial)
     async with ends(contexts, local(1, retries=5)) as both:
         visitor = await both.visitor(preamble())
         await dialling.wait()
@@ -217,6 +254,54 @@ async def test_a_visitor_who_goes_while_it_is_dialled_cancels_the_dial(contexts,
         assert not both.client.lost
         assert both.client.stream_count == 0
         assert not both.proxy._nursery.child_tasks
+
+
+@contextlib.contextmanager
+def deaf_service():
+    """A port that answers nobody: its queue of connections is full."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, contextlib.ExitStack() as s:
+        for _ in range(4):
+            sock = s.enter_context(socket.socket())
+            sock.setblocking(False)
+            sock.connect_ex(listener.getsockname())
+        yield listener.getsockname()[1]
+
+
+async def test_a_visitor_who_goes_while_a_begun_dial_waits(contexts, monkeypatch):
+    begun = []
+
+    def begin(host, port):
+        begun.append(dial_module.begin_connect(host, port))
+        return begun[-1]
+
+    monkeypatch.setattr(proxy_module, "begin_connect", begin)
+    with deaf_service() as port:
+        async with ends(contexts, local(port)) as both:
+            visitor = await both.visitor(preamble())
+            await wait_all_tasks_blocked()
+            [(sock, connected)] = begun
+            assert not connected
+            assert sock.fileno() != -1
+            visitor.stream.reset(ResetCode.VISITOR_RESET)
+            await wait_all_tasks_blocked()
+            assert sock.fileno() == -1
+            assert not both.proxy._nursery.child_tasks
+
+
+async def test_a_service_that_does_not_answer_at_once(contexts, carrier, monkeypatch):
+    monkeypatch.setattr(dial_module, "_is_connected", lambda _: False)
+    async with Service() as service, ends(contexts, local(service.port), carrier) as both:
+        await both.visitor(preamble() + b"hello")
+        async with await service.connection() as connection:
+            assert await exactly(connection, 5) == b"hello"
+
+
+async def test_a_service_beside_us_needs_no_task(contexts, carrier, monkeypatch):
+    monkeypatch.setattr(proxy_module.LocalProxy, "_connect", None)
+    async with Service() as service, ends(contexts, local(service.port), carrier) as both:
+        await both.visitor(preamble() + b"hello")
+        async with await service.connection() as connection:
+            assert await exactly(connection, 5) == b"hello"
 
 
 async def test_a_visitor_who_goes_in_the_moment_of_the_connection(contexts, carrier, monkeypatch):
@@ -230,7 +315,7 @@ async def test_a_visitor_who_goes_in_the_moment_of_the_connection(contexts, carr
             await gone.wait()
         return one
 
-    monkeypatch.setattr(proxy_module, "connect_address", dial)
+    dial_with(monkeypatch, dial)
     with one, other:
         async with ends(contexts, local(1), carrier) as both:
             visitor = await both.visitor(preamble())
@@ -262,7 +347,7 @@ class Tries:
     def __init__(self, monkeypatch, *failures):
         self.failures = list(failures)
         self.at = []
-        monkeypatch.setattr(proxy_module, "connect_address", self)
+        dial_with(monkeypatch, self)
 
     async def __call__(self, _host, _port):
         self.at.append(trio.current_time())

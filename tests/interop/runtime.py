@@ -214,12 +214,12 @@ class Plain:
     """What a link asks of TLS, without TLS."""
 
     def __init__(self, sock) -> None:
-        self._transport = SocketTransport(sock)
+        self.transport = SocketTransport(sock)
         self._unsent = memoryview(b"")
         self.heard_at = trio.current_time()
 
     async def read_into(self, buffer: memoryview) -> int:
-        size = await self._transport.receive_into(buffer)
+        size = await self.transport.receive_into(buffer)
         self.heard_at = trio.current_time()
         return size
 
@@ -227,20 +227,20 @@ class Plain:
     def blocked(self) -> bool:
         return bool(self._unsent)
 
-    def send_nowait(self, data: bytes) -> None:
-        view = memoryview(data)
-        self._unsent = view[self._transport.send_nowait(view) :]
+    def send_nowait(self, *parts: bytes) -> None:
+        view = memoryview(b"".join(parts))
+        self._unsent = view[self.transport.send_nowait([view]) :]
 
     async def drain(self) -> None:
         while self._unsent:
-            self._unsent = self._unsent[await self._transport.send_some(self._unsent) :]
+            self._unsent = self._unsent[await self.transport.send_some(self._unsent) :]
 
     def abort(self) -> None:
-        self._transport.abort()
+        self.transport.abort()
 
     async def aclose(self) -> None:
         await self.drain()
-        await self._transport.aclose()
+        await self.transport.aclose()
 
 
 @attrs.frozen

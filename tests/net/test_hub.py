@@ -271,3 +271,30 @@ async def test_a_hub_ends_with_its_link_and_resets_all(contexts):
             with pytest.raises(ConnectionResetError):
                 one.recv(1)
             one.close()
+
+
+async def test_what_waits_for_a_full_link_is_not_overwritten(contexts, monkeypatch):
+    """All sockets are read into one buffer; what the link cannot take yet has to leave it."""
+    async with carried(contexts) as through:
+        visitors = [await through.connect() for _ in range(3)]
+        transport, room = through.pair.server._tls.transport, trio.Event()
+        really = transport.send_some
+
+        async def send_some(data):
+            await room.wait()
+            return await really(data)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(transport, "send_nowait", lambda _: 0)
+            patch.setattr(transport, "send_some", send_some)
+            for turn in range(4):
+                for number, (outside, _) in enumerate(visitors):
+                    outside.send(bytes([65 + number]) * (1000 + turn))
+                    await wait_all_tasks_blocked()
+        room.set()
+        for number, (_, stream) in enumerate(visitors):
+            expected = bytes([65 + number]) * sum(1000 + turn for turn in range(4))
+            received = b""
+            while len(received) < len(expected):
+                received += await stream.receive_some()
+            assert received == expected

@@ -143,7 +143,7 @@ async def test_half_a_record_is_an_answer(contexts, autojump_clock):
 
         async def trickle():
             await trio.sleep(1.0)
-            await one.peer._transport._stream.send_all(record[:1])
+            await one.peer.transport._stream.send_all(record[:1])
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trickle)
@@ -175,7 +175,7 @@ async def test_a_link_that_does_not_run_yet_is_not_taken_for_dead(contexts):
 async def test_a_peer_that_only_trickles_lives(contexts, role, autojump_clock):
     """One TLS record, a byte every four seconds: the engine hears nothing, the link does."""
     async with single(contexts, role, settings=KEEPALIVE) as one:
-        transport = one.peer._transport
+        transport = one.peer.transport
         one.peer._ssl.write(frame(PING, ACK, 0, 77))
         record = one.peer._outgoing.read()
         began = trio.current_time()
@@ -446,7 +446,7 @@ async def test_a_link_that_cannot_send_reads_on_and_does_not_spin(contexts, monk
             turns += 1
             return really(*args)
 
-        monkeypatch.setattr(one.link._tls._transport, "send_nowait", broken)
+        monkeypatch.setattr(one.link._tls.transport, "send_nowait", broken)
         monkeypatch.setattr(one.link._engine, "data_to_send", data_to_send)
         stream = one.link.open_mux_stream()
         one.link.flush()

@@ -195,16 +195,83 @@ def test_exhaustion_is_raised_after_those_who_came_in(sockets, number):
     assert accepted == sockets[:1]
 
 
-async def test_a_shortage_is_told_once_until_it_is_over(caplog, autojump_clock):
-    shortage = Shortage(proxy="web")
-    error = OSError(errno.EMFILE, "Too many open files")
+ERROR = OSError(errno.EMFILE, "Too many open files")
+
+
+async def test_a_shortage_is_told_once_in_a_while(caplog, autojump_clock):
+    shortage = Shortage()
     began = trio.current_time()
     for _ in range(10):
-        await shortage.wait(error)
+        await shortage.wait(ERROR, proxy="web")
     assert trio.current_time() - began == pytest.approx(10 * limits.ACCEPT_PAUSE)
+    shortage.over()
+    await shortage.wait(ERROR, proxy="web")
     [line] = caplog.records
     assert (line.levelno, line.getMessage()) == (logging.WARNING, "Cannot accept")
     assert (line.proxy, line.error) == ("web", "Too many open files")
-    shortage.over()
-    await shortage.wait(error)
+    await trio.sleep(limits.SHORTAGE_REMINDER)
+    await shortage.wait(ERROR)
     assert len(caplog.records) == 2
+
+
+class Door:
+    """Some who accept, while there are descriptors."""
+
+    def __init__(self, nursery, count):
+        self.free = 0
+        self.tried = []
+        self.served = []
+        self.shortage = Shortage()
+        self.scopes = [trio.CancelScope() for _ in range(count)]
+        for number in range(count):
+            nursery.start_soon(self._accept, number)
+
+    async def _accept(self, number):
+        with self.scopes[number]:
+            while not self.free:
+                self.tried.append(number)
+                await self.shortage.wait(ERROR)
+                await trio.lowlevel.checkpoint()  # as whoever waits for a connection
+            self.free -= 1
+            self.served.append(number)
+            self.shortage.over()
+
+
+async def test_who_shares_a_shortage_takes_turns(nursery, autojump_clock):
+    door = Door(nursery, 50)
+    await trio.testing.wait_all_tasks_blocked()
+    assert sorted(door.tried) == list(range(50))
+    door.tried.clear()
+    await trio.sleep(120.5 * limits.ACCEPT_PAUSE)
+    assert len(door.tried) <= 2 * 121  # one or two each time, and not all fifty
+    assert set(door.tried) == set(range(50))
+    nursery.cancel_scope.cancel()
+
+
+async def test_when_there_are_descriptors_again_nobody_waits_for_his_turn(nursery, autojump_clock):
+    door = Door(nursery, 50)
+    await trio.testing.wait_all_tasks_blocked()
+    door.free = 50
+    await trio.sleep(2.5 * limits.ACCEPT_PAUSE)
+    assert sorted(door.served) == list(range(50))
+
+
+async def test_a_few_descriptors_serve_a_few(nursery, autojump_clock):
+    door = Door(nursery, 50)
+    await trio.testing.wait_all_tasks_blocked()
+    door.free = 5
+    await trio.sleep(10.5 * limits.ACCEPT_PAUSE)
+    assert len(door.served) == 5
+    nursery.cancel_scope.cancel()
+
+
+async def test_the_one_whose_turn_it_is_may_go(nursery, autojump_clock):
+    """Whoever waits is cancelled with the session that he accepts for; the others go on."""
+    door = Door(nursery, 5)
+    await trio.testing.wait_all_tasks_blocked()
+    for scope in door.scopes[1:]:
+        scope.cancel()
+        await trio.sleep(limits.ACCEPT_PAUSE / 2)
+    door.free = 1
+    await trio.sleep(2.5 * limits.ACCEPT_PAUSE)
+    assert door.served == [0]

@@ -61,7 +61,7 @@ async def test_a_goodbye_is_an_end(contexts, transports):
 async def test_an_end_without_a_goodbye_is_none(contexts, transports):
     one, other = await tls_pair(contexts, transports)
     await one.send_all(b"half of it")
-    await one._transport.aclose()
+    await one.transport.aclose()
     assert await other.receive_some() == b"half of it"
     with pytest.raises(trio.BrokenResourceError, match="closed without a goodbye"):
         await other.receive_some()
@@ -71,7 +71,7 @@ async def test_an_end_without_a_goodbye_is_none(contexts, transports):
 async def test_bytes_from_a_forger_are_no_end_either(contexts):
     one, other = await tls_pair(contexts)
     await one.send_all(b"true")
-    await one._transport._stream.send_all(b"\x17\x03\x03\x00\x20" + bytes(32))
+    await one.transport._stream.send_all(b"\x17\x03\x03\x00\x20" + bytes(32))
     assert await other.receive_some() == b"true"
     with pytest.raises(trio.BrokenResourceError):
         await other.receive_some()
@@ -144,7 +144,7 @@ async def shake(one, other):
             await stream.receive_some()
         except trio.BrokenResourceError as error:
             results[stream] = str(error)
-            stream._transport.abort()
+            stream.transport.abort()
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(do, one)
@@ -276,7 +276,7 @@ async def test_records_in_single_bytes(contexts):
         nursery.start_soon(read)
         for number in record:
             before = other.heard_at
-            await one._transport._stream.send_all(bytes([number]))
+            await one.transport._stream.send_all(bytes([number]))
             await wait_all_tasks_blocked()
             assert other.heard_at > before  # life, although there is nothing to read yet
     one.abort()

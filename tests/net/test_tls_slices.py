@@ -36,6 +36,24 @@ async def test_every_slice_arrives_in_order(contexts, size):
         assert await read_exactly(server, size) == sent
 
 
+async def test_parts_of_all_sizes_arrive_in_order(contexts):
+    client, server = await tls_pair(contexts, socket_transports)
+    join, cut = limits.TLS_JOIN, limits.TLS_SLICE
+    sizes = [0, 12, 1, join - 1, join, 12, cut - 1, cut, cut + 1, 12, 12, 3 * cut + 5, 7]
+    parts = [pattern(size) for size in sizes]
+    async with client, server:
+        assert client.send_nowait(*parts)
+        assert await read_exactly(server, sum(sizes)) == b"".join(parts)
+
+
+async def test_short_parts_are_one_record(contexts):
+    client, server = await tls_pair(contexts, socket_transports)
+    async with client, server:
+        client.send_nowait(*[b"x" * 12] * 100)
+        cipher = memoryview(bytearray(65536))
+        assert await server.transport.receive_into(cipher) < 100 * 12 + 60
+
+
 async def test_what_is_sent_while_something_waits_comes_behind_it(contexts):
     client, server = await tls_pair(contexts, socket_transports)
     # More than the kernel keeps for both ends.
@@ -55,7 +73,7 @@ async def test_what_came_before_a_broken_record_is_delivered(contexts):
     sent = pattern(3 * limits.TLS_SLICE)
     async with client, server:
         client.send_nowait(sent)
-        client._transport.send_nowait(memoryview(b"\x17\x03\x03\x00\x20" + bytes(32)))
+        client.transport.send_nowait([b"\x17\x03\x03\x00\x20" + bytes(32)])
         got = bytearray()
         with pytest.raises(trio.BrokenResourceError, match="TLS: "):
             while True:

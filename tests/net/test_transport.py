@@ -2,15 +2,18 @@
 
 import socket
 import struct
+import sys
 
 import pytest
 import trio
 import trio.testing
 
 from tests.net.rig import memory_transports, socket_pair, socket_transports
+from tunnel import limits
 from tunnel.model import Address
 from tunnel.net.transport import (
     finish_on_close,
+    keep_alive,
     own_address,
     peer_address,
     reset_on_close,
@@ -54,9 +57,9 @@ async def test_a_reader_is_woken_when_this_end_closes(nursery):
 async def test_a_full_kernel_takes_nothing_without_waiting():
     one, other = socket_transports()
     block = memoryview(bytes(1 << 20))
-    while one.send_nowait(block):
+    while one.send_nowait([block]):
         pass
-    assert one.send_nowait(block) == 0
+    assert one.send_nowait([block]) == 0
     with trio.move_on_after(0) as scope:
         await one.send_some(block)
     assert scope.cancelled_caught
@@ -70,7 +73,7 @@ async def test_a_broken_socket_is_broken():
     with pytest.raises(trio.BrokenResourceError, match="reset"):
         await one.receive_into(memoryview(bytearray(1)))
     with pytest.raises(trio.BrokenResourceError):
-        one.send_nowait(memoryview(b"x"))
+        one.send_nowait([b"x"])
     await one.aclose()
 
 
@@ -113,3 +116,27 @@ def test_addresses_are_what_people_call_them():
     one, other = socket.socketpair()
     with one, other:
         assert peer_address(one) == Address("unix", 0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="others name the options in their own ways")
+def test_keepalive_of_tcp_is_inherited_by_what_is_accepted():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        keep_alive(listener)
+        with socket.create_connection(listener.getsockname()), listener.accept()[0] as sock:
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+            options = [socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT]
+            idle, interval, count = (sock.getsockopt(socket.IPPROTO_TCP, o) for o in options)
+    assert (idle, interval, count) == (
+        limits.TCP_KEEPALIVE_IDLE,
+        limits.TCP_KEEPALIVE_INTERVAL,
+        limits.TCP_KEEPALIVE_COUNT,
+    )
+    assert idle + interval * count == 120
+
+
+def test_keepalive_is_no_matter_for_a_unix_socket():
+    one, other = socket.socketpair()
+    with one, other:
+        keep_alive(one)
+        one.sendall(b"x")
+        assert other.recv(1) == b"x"

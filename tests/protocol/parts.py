@@ -48,7 +48,7 @@ def server(**changes):
         "binding": BOUND_TO,
         "nonce": b"\x51" * 32,
         "session_id": SESSION,
-        "capabilities": Capabilities(),
+        "capabilities": Capabilities(max_frame=65_536),
         "server_version": "2.0",
     }
     return ServerHandshake(**arguments | changes)
@@ -63,7 +63,7 @@ def client(**changes):
         "client_id": CLIENT_ID,
         "instance_id": INSTANCE_ID,
         "attempt": 1,
-        "capabilities": Capabilities(),
+        "capabilities": Capabilities(max_frame=65_536),
     }
     return ClientHandshake(**arguments | changes)
 

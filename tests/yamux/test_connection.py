@@ -272,3 +272,53 @@ def test_a_drain_ends_when_the_last_stream_has():
     assert engine.stream_count == 0
     engine.close()
     assert said(engine) == ["GO_AWAY 0 0"]
+
+
+# --- Lent buffers ------------------------------------------------------------------------------
+
+
+def test_what_was_sent_of_a_lent_buffer_is_not_copied():
+    engine = server()
+    accepted(engine, 1)
+    buffer = bytearray(b"hello")
+    engine.lend_data(1, memoryview(buffer))
+    (_, payload) = engine.data_to_send(0.0)
+    assert payload.obj is buffer
+
+
+def test_what_waits_of_a_lent_buffer_is_kept():
+    engine = server()
+    accepted(engine, 1)
+    buffer = bytearray(b"abcdefgh" * 1000)
+    engine.lend_data(1, memoryview(buffer))
+    wire = b"".join(engine.data_to_send(0.0, max_bytes=3000))
+    engine.keep_lent()
+    buffer[:] = bytes(len(buffer))
+    wire += b"".join(engine.data_to_send(0.0))
+    client_engine = client()
+    client_engine.open_stream()
+    heard = hear(client_engine, wire)
+    assert b"".join(event.data for event in heard) == b"abcdefgh" * 1000
+
+
+def test_buffers_that_cannot_change_are_never_copied():
+    engine = server()
+    accepted(engine, 1)
+    fixed, buffer = b"x" * 5000, bytearray(b"y" * 5000)
+    engine.send_data(1, fixed)
+    engine.lend_data(1, memoryview(buffer))
+    engine.data_to_send(0.0, max_bytes=1024)
+    engine.keep_lent()
+    parts = engine.data_to_send(0.0)
+    assert parts[1].obj is fixed
+    assert parts[2] == buffer
+    assert parts[2] is not buffer
+
+
+def test_a_lent_buffer_of_a_stream_that_ended_is_forgotten():
+    engine = server()
+    accepted(engine, 1)
+    engine.lend_data(1, memoryview(bytearray(b"hello")))
+    engine.reset_stream(1)
+    engine.keep_lent()
+    assert said(engine) == ["UPDATE|RST 1 0"]

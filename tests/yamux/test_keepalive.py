@@ -36,7 +36,7 @@ def test_any_byte_is_life_even_half_a_header():
     hear(engine, b"\0\2\0", now=7.9)
     engine.on_timer(8.0)
     assert told(engine) == []
-    assert engine.next_deadline() == pytest.approx(12.9)
+    assert engine.next_deadline() == 10.0  # when this end will have been silent itself
 
 
 def test_life_that_only_the_caller_can_see_counts_too():
@@ -45,7 +45,26 @@ def test_life_that_only_the_caller_can_see_counts_too():
     engine.heard(7.0)
     engine.on_timer(8.0)
     assert told(engine) == []
-    assert engine.next_deadline() == 12.0
+    assert engine.next_deadline() == 10.0
+
+
+def test_an_end_that_only_hears_speaks_as_well():
+    engine = client(**ON)
+    for now in (2.0, 4.0, 4.9):
+        hear(engine, b"\0", now=now)
+        engine.on_timer(now)
+    assert said(engine, 4.9) == []
+    engine.on_timer(5.0)
+    assert said(engine, 5.0) == ["PING|SYN 0 1"]
+    engine.on_timer(9.0)  # nothing was heard since 4.9, but the other end was not asked
+    assert told(engine) == []
+
+
+def test_what_cannot_be_said_is_not_decided_again_and_again():
+    engine = client(**ON)
+    hear(engine, b"\0", now=4.9)
+    engine.on_timer(5.0)  # and nothing can be sent
+    assert engine.next_deadline() == pytest.approx(9.9)
 
 
 def test_old_life_told_again_is_no_answer():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import ipaddress
 import logging
@@ -14,9 +15,16 @@ import trio
 from tunnel import limits
 from tunnel.client.dialling import DiallingEndpoint
 from tunnel.handles import ProxyStatistics
-from tunnel.model import Address, ResetCode
+from tunnel.model import Address, Network, ResetCode, within
 from tunnel.net.carrier import Visit
-from tunnel.net.dial import connect_address, connect_tcp, connect_unix
+from tunnel.net.dial import (
+    begin_connect,
+    connect_address,
+    connect_tcp,
+    connect_unix,
+    finish_connect,
+)
+from tunnel.net.transport import keep_alive
 from tunnel.protocol.messages import ProxyRequest
 from tunnel.protocol.preamble import Preamble, proxy_v1, proxy_v2
 from tunnel.stats import Counters
@@ -36,6 +44,7 @@ class LocalProxy:
       local_addr: an address, a name, or "unix:/path".
       local_port: 0 for a Unix socket.
       proxy_protocol: "v1" or "v2" to tell the local service who visits it.
+      allow_from: the networks that may visit it; none is everybody.
       retries: how often the local service is tried again for one visitor.
       retry_delay: seconds between two tries.
     """
@@ -46,6 +55,7 @@ class LocalProxy:
     local_addr: str
     local_port: int
     proxy_protocol: str | None = None
+    allow_from: tuple[str, ...] = ()
     retries: int = limits.LOCAL_CONNECT_RETRIES
     retry_delay: float = limits.LOCAL_RETRY_DELAY
     counters: Counters = attrs.field(factory=Counters, init=False)
@@ -56,11 +66,27 @@ class LocalProxy:
     preferred_port: int = attrs.field(default=0, init=False)
     _nursery: trio.Nursery | None = attrs.field(default=None, init=False)
     _complained: bool = attrs.field(default=False, init=False)
+    _warned: bool = attrs.field(default=False, init=False)
+    _networks: tuple[Network, ...] = attrs.field(init=False)
+    _is_literal: bool = attrs.field(init=False)
+
+    @_is_literal.default
+    def _no_name_to_look_up(self) -> bool:
+        return _is_address(self.local_addr)
+
+    @_networks.default
+    def _parse_networks(self) -> tuple[Network, ...]:
+        return tuple(map(ipaddress.ip_network, self.allow_from))
 
     def request(self) -> ProxyRequest:
         """What the server is asked for."""
         return ProxyRequest(
-            self.name, self.publish_addr, self.publish_port, self.preferred_port, self.local_port
+            self.name,
+            self.publish_addr,
+            self.publish_port,
+            self.preferred_port,
+            self.local_port,
+            self.allow_from,
         )
 
     def published(self, addresses: tuple[Address, ...]) -> None:
@@ -98,24 +124,55 @@ class LocalProxy:
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Own the connections to the local service that are being made, until cancelled."""
-        try:
-            async with trio.open_nursery() as self._nursery:
-                task_status.started()
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            task_status.started()
+            try:
                 await trio.sleep_forever()
-        finally:
-            self._nursery = None
-            self.addresses = ()
+            finally:
+                self._nursery = None  # nobody is dialled for from now on
+                self.addresses = ()
 
     def visit(self, endpoint: DiallingEndpoint, preamble: Preamble) -> None:
-        """A visitor has come: connect to the local service."""
+        """A visitor has come: connect to the local service, at once if it answers at once."""
         if self._nursery is None:
             endpoint.refuse(ResetCode.CANCELLED)
+            return
+        if self._networks and not within(preamble.source.host, self._networks):
+            self._turn_away(endpoint, preamble)
+            return
+        sock, connected = self._dial_at_once()
+        if sock is not None and connected:
+            self._hand_over(sock, endpoint, preamble)
         else:
-            self._nursery.start_soon(self._connect, endpoint, preamble)
+            self._nursery.start_soon(self._connect, endpoint, preamble, sock)
 
-    async def _connect(self, endpoint: DiallingEndpoint, preamble: Preamble) -> None:
+    def _dial_at_once(self) -> tuple[socket.socket | None, bool]:
+        """A connection to the local service, and whether it is made; None if it takes a task."""
+        if self._is_literal:
+            with contextlib.suppress(OSError):
+                return begin_connect(self.local_addr, self.local_port)
+        return None, False
+
+    def _turn_away(self, endpoint: DiallingEndpoint, preamble: Preamble) -> None:
+        """The server should have done it; one that does not know `allow_from` does not."""
+        endpoint.refuse(ResetCode.NOT_ALLOWED)
+        if not self._warned:
+            self._warned = True
+            logger.warning(
+                "Server ignores allow_from",
+                extra={
+                    "proxy": self.name,
+                    "address": str(preamble.source),
+                    "consequence": "such visitors are turned away here; update the server",
+                },
+            )
+
+    async def _connect(
+        self, endpoint: DiallingEndpoint, preamble: Preamble, begun: socket.socket | None
+    ) -> None:
         with endpoint.scope:
-            sock = await self._dial_patiently()
+            sock = await self._dial_patiently(begun)
             if isinstance(sock, ResetCode):
                 endpoint.refuse(sock)
             elif endpoint.scope.cancel_called:
@@ -124,7 +181,9 @@ class LocalProxy:
                 self._hand_over(sock, endpoint, preamble)
             endpoint.link.flush()
 
-    async def _dial_patiently(self) -> socket.socket | ResetCode:
+    async def _dial_patiently(
+        self, begun: socket.socket | None = None
+    ) -> socket.socket | ResetCode:
         """A connection to the local service, or why there is none after the last try."""
         code = ResetCode.NONE
         for attempt in range(1 + self.retries):
@@ -132,16 +191,20 @@ class LocalProxy:
                 await trio.sleep(self.retry_delay)
             try:
                 with trio.fail_after(limits.LOCAL_CONNECT_TIMEOUT):
-                    return await self._dial()
+                    return await self._dial(begun)
             except (OSError, trio.TooSlowError) as error:
                 self._complain(error)
                 code = _reset_code(error)
+                begun = None
         return code
 
-    async def _dial(self) -> socket.socket:
+    async def _dial(self, begun: socket.socket | None) -> socket.socket:
+        if begun is not None:
+            await finish_connect(begun)
+            return begun
         if self.local_addr.startswith(_UNIX):
             return await connect_unix(self.local_addr.removeprefix(_UNIX))
-        if _is_address(self.local_addr):
+        if self._is_literal:
             return await connect_address(self.local_addr, self.local_port)
         return await connect_tcp(self.local_addr, self.local_port)
 
@@ -149,6 +212,7 @@ class LocalProxy:
         self, sock: socket.socket, endpoint: DiallingEndpoint, preamble: Preamble
     ) -> None:
         self._complained = False
+        keep_alive(sock)
         if self.proxy_protocol is not None:
             header = proxy_v1 if self.proxy_protocol == "v1" else proxy_v2
             try:

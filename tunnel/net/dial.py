@@ -41,19 +41,55 @@ async def connect_address(host: str, port: int) -> socket.socket:
     Raises:
       OSError: it does not answer.
     """
+    sock, connected = begin_connect(host, port)
+    if not connected:
+        await finish_connect(sock)
+    return sock
+
+
+def begin_connect(host: str, port: int) -> tuple[socket.socket, bool]:
+    """Begin to connect to a literal address. True if that is done, else `finish_connect` is next.
+
+    The kernel calls every non-blocking connect "in progress", but a listener on the same machine
+    has accepted by then: asking once more saves a task and its turn.
+
+    Raises:
+      OSError: there cannot be such a connection.
+    """
     sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     try:
         prepare(sock)
         result = sock.connect_ex((host, port))
-        if result in (errno.EINPROGRESS, errno.EWOULDBLOCK):
-            await trio.lowlevel.wait_writable(sock)
-            result = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if result:
+        if result not in (0, errno.EINPROGRESS, errno.EWOULDBLOCK):
             raise OSError(result, os.strerror(result))
     except BaseException:
         sock.close()
         raise
-    return sock
+    return sock, result == 0 or _is_connected(sock)
+
+
+def _is_connected(sock: socket.socket) -> bool:
+    try:
+        sock.getpeername()
+    except OSError:
+        return False
+    return True
+
+
+async def finish_connect(sock: socket.socket) -> None:
+    """Wait for what `begin_connect` began. Whatever goes wrong, cancellation too, closes `sock`.
+
+    Raises:
+      OSError: it does not answer.
+    """
+    try:
+        await trio.lowlevel.wait_writable(sock)
+        if result := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            raise OSError(result, os.strerror(result))
+    except BaseException:
+        trio.lowlevel.notify_closing(sock)
+        sock.close()
+        raise
 
 
 def _detached(stream: trio.SocketStream) -> socket.socket:

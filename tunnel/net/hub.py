@@ -18,6 +18,7 @@ from tunnel import limits
 from tunnel.model import ResetCode
 from tunnel.net.carrier import Carrier, Visit
 from tunnel.net.endpoint import Endpoint
+from tunnel.net.scratch import scratch
 from tunnel.net.transport import finish_on_close, reset_on_close
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ class Hub(Carrier):
         #: There is one from the first socket to the end of the link.
         self._epoll: select.epoll | None = None
         self._sockets: dict[int, SocketEndpoint] = {}
+        #: Where the next socket is read to; only within a turn.
+        self.free = memoryview(b"")
 
     async def _run(self, epoll: select.epoll) -> None:
         with epoll:
@@ -60,11 +63,15 @@ class Hub(Carrier):
     def _serve(self) -> None:
         """One turn: whatever is ready, each socket once."""
         assert self._epoll is not None  # as long as `_run` runs  # noqa: S101
+        whole = self.free = scratch().read
         for descriptor, events in self._epoll.poll(0, limits.POLL_BURST):
             # One that was closed earlier in this turn is not in the table any more.
             endpoint = self._sockets.get(descriptor)
             if endpoint is not None:
                 endpoint.ready(events)
+                if len(self.free) < limits.HUB_CHUNK:
+                    self.link.flush()  # after it nobody needs what was read so far
+                    self.free = whole
 
     def adopt(
         self,
@@ -77,13 +84,12 @@ class Hub(Carrier):
     ) -> None:
         """See `Carrier`."""
         reset_on_close(sock)
-        epoll = self._ensure_epoll()
-        if epoll is None:
+        if not self._register(sock):
+            self.link.reset(stream_id, ResetCode.LIMIT)
             sock.close()
             return
         endpoint = SocketEndpoint(self, sock, stream_id, visit)
         self._sockets[sock.fileno()] = endpoint
-        epoll.register(sock.fileno(), _IN)
         self.started()
         visit.begin()
         self.link.attach(stream_id, endpoint)
@@ -91,6 +97,18 @@ class Hub(Carrier):
             self.link.consumed(stream_id, taken)
         if finished:
             endpoint.finish()
+
+    def _register(self, sock: socket.socket) -> bool:
+        """Watch a new socket; False if the link carries none now, or the system has no room."""
+        try:
+            epoll = self._ensure_epoll()
+            if epoll is not None:
+                epoll.register(sock.fileno(), _IN)
+        except OSError:
+            # No descriptor for the epoll (its first socket has taken the last), or no memory. That
+            # is this visitor's end, and nobody else's.
+            return False
+        return epoll is not None
 
     def watch(self, descriptor: int, old: int | None, new: int | None) -> None:
         """Change what a socket is watched for; None is not even for errors."""
@@ -165,16 +183,18 @@ class SocketEndpoint(Endpoint):
         if not room:
             self._stop_watching(_IN)  # `resume` watches again
             return
+        free = self._hub.free
         try:
-            data = self._sock.recv(min(room, limits.READ_CHUNK))
+            size = self._sock.recv_into(free, min(room, limits.HUB_CHUNK))
         except BlockingIOError:
             return
         except OSError:
             self.fail(self._visit.failure)
             return
-        if data:
-            self._visit.counters.read += len(data)
-            self._link.send(self._stream_id, data)
+        if size:
+            self._visit.counters.read += size
+            self._link.lend(self._stream_id, free[:size])
+            self._hub.free = free[size:]
         else:
             self._read_all = True
             self._link.send_eof(self._stream_id)

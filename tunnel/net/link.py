@@ -20,6 +20,7 @@ from tunnel.model import TRACE, ResetCode
 from tunnel.net.carrier import Carrier, make_carrier
 from tunnel.net.endpoint import Endpoint
 from tunnel.net.muxstream import MuxStream
+from tunnel.net.pace import Pace
 from tunnel.net.scratch import scratch
 from tunnel.net.tls import TlsStream
 from tunnel.yamux import (
@@ -74,6 +75,7 @@ class Link:
         trace = _trace if logger.isEnabledFor(TRACE) else None
         self._tls = tls
         self._engine = Connection(role, settings, now=trio.current_time(), trace=trace)
+        self._pace = Pace(tls.transport)
         self._accept = accept
         self._early = early
         self._endpoints: dict[int, Endpoint] = {}
@@ -101,14 +103,18 @@ class Link:
         """
         try:
             with self._scope:
-                async with trio.open_nursery() as self._nursery:
+                async with trio.open_nursery() as nursery:
+                    self._nursery = nursery
                     self.running.set()
                     task_status.started()
-                    await self._read()
+                    try:
+                        await self._read()
+                    finally:
+                        # From now on: when its last task has ended, a nursery takes no other.
+                        self._nursery = None
         finally:
             goodbye = self._graceful or self._lost is None
             self._lost = self._lost or "ended by this side"
-            self._nursery = None
             if self._heard is not None:
                 self._heard.set()  # nobody needs to wait any longer
             self._reset_all()
@@ -221,6 +227,8 @@ class Link:
         try:
             while self._tls.blocked and not self._mute:
                 await self._tls.drain()
+                if self._pace.look(trio.current_time()):
+                    self._engine.frame_size = self._pace.batch
                 self._fill()
         except trio.BrokenResourceError as error:
             self._fall_silent(error)
@@ -241,12 +249,13 @@ class Link:
     def _fill(self) -> None:
         try:
             while not (self._mute or self._tls.blocked):
-                parts = self._engine.data_to_send(trio.current_time(), limits.BATCH)
+                parts = self._engine.data_to_send(trio.current_time(), self._pace.batch)
                 if not parts:
                     break
-                self._tls.send_nowait(b"".join(parts))
+                self._tls.send_nowait(*parts)
         except trio.BrokenResourceError as error:
             self._fall_silent(error)
+        self._engine.keep_lent()
         self._tell()
 
     def _fall_silent(self, error: Exception) -> None:
@@ -347,6 +356,10 @@ class Link:
     def send(self, stream_id: int, data: bytes | bytearray | memoryview) -> None:
         """Queue bytes; they must not change until they were sent."""
         self._engine.send_data(stream_id, data)
+
+    def lend(self, stream_id: int, data: memoryview) -> None:
+        """Queue bytes of a buffer that may change once `flush` has returned."""
+        self._engine.lend_data(stream_id, data)
 
     def send_eof(self, stream_id: int) -> None:
         """Say, behind what is queued, that no more will come."""

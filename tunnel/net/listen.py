@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import socket
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import trio
 
 from tunnel import limits
 from tunnel.model import ANY
-from tunnel.net.transport import prepare
+from tunnel.net.transport import keep_alive, prepare
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +78,7 @@ def _listen(family: socket.AddressFamily, host: str, port: int) -> socket.socket
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        keep_alive(sock)  # what is accepted here inherits it
         sock.bind((host, port))
         sock.listen(limits.LISTEN_BACKLOG)
     except BaseException:
@@ -119,26 +121,44 @@ def accept_burst(listener: socket.socket) -> Iterator[socket.socket]:
 
 
 class Shortage:
-    """Says once that connections cannot be accepted, however long it lasts.
+    """Descriptors have run out: says so, and lets all who accept take turns in trying again.
 
-    Args:
-      details: go into the log line.
+    Of all who share one only one or two try each time, or thousands of listeners would keep the
+    process busy with nothing. When that works, others try at once, and so on.
     """
 
-    def __init__(self, **details: object) -> None:
-        self._details = details
-        self._said = False
+    def __init__(self) -> None:
+        self._waiting = trio.lowlevel.ParkingLot()
+        #: Somebody lets the pause pass, and tries then.
+        self._pausing = False
+        self._say_again_at = -math.inf
 
     def over(self) -> None:
-        """Accepting works."""
-        self._said = False
+        """Accepting works: the next two who wait may try, and so on."""
+        if self._waiting:
+            self._waiting.unpark(count=2)
 
-    async def wait(self, error: OSError) -> None:
-        """Accepting failed: say so, and let some descriptors come free."""
-        if not self._said:
-            logger.warning("Cannot accept", extra=self._details | {"error": error.strerror})
-        self._said = True
-        await trio.sleep(limits.ACCEPT_PAUSE)
+    async def wait(self, error: OSError, **details: object) -> None:
+        """Accepting failed: say so if it is news, and wait for the time to try again.
+
+        Args:
+          error: why.
+          details: go into the log line.
+        """
+        now = trio.current_time()
+        if now >= self._say_again_at:
+            logger.warning("Cannot accept", extra=details | {"error": error.strerror})
+            self._say_again_at = now + limits.SHORTAGE_REMINDER
+        if self._pausing:
+            await self._waiting.park()
+            if self._pausing:
+                return  # told by `over`; somebody else lets the pauses pass
+        self._pausing = True
+        try:
+            await trio.sleep(limits.ACCEPT_PAUSE)
+        finally:
+            self._pausing = False
+            self._waiting.unpark()
 
 
 def exhausted(error: OSError) -> bool:

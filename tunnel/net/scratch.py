@@ -12,11 +12,12 @@ from tunnel import limits
 
 
 class Scratch:
-    """One buffer for what comes from the kernel, one for what TLS makes of it."""
+    """What comes from the link's socket, what TLS makes of it, what comes from other sockets."""
 
     def __init__(self) -> None:
         self.cipher = memoryview(bytearray(limits.TLS_CHUNK))
         self.plain = memoryview(bytearray(limits.TLS_CHUNK))
+        self.read = memoryview(bytearray(limits.HUB_BUFFER))
 
 
 _scratch: trio.lowlevel.RunVar[Scratch] = trio.lowlevel.RunVar("tls-tunnel scratch")

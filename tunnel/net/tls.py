@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import operator
 import ssl
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias
 
 import trio
 
@@ -19,6 +21,8 @@ from tunnel.net.scratch import scratch
 from tunnel.net.transport import Transport
 
 _NOTHING = memoryview(b"")
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
 
 
 class TlsStream(trio.abc.Stream):
@@ -39,7 +43,7 @@ class TlsStream(trio.abc.Stream):
         server_side: bool,
         server_hostname: str | None = None,
     ) -> None:
-        self._transport = transport
+        self.transport = transport
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._ssl = context.wrap_bio(
@@ -50,6 +54,7 @@ class TlsStream(trio.abc.Stream):
         )
         self._unsent = _NOTHING
         self._ended = False
+        self._broken = False
         self._closed = False
         self._send_conflict = OneTask("another task sends on this TLS stream")
         self._receive_conflict = OneTask("another task reads this TLS stream")
@@ -101,7 +106,7 @@ class TlsStream(trio.abc.Stream):
         await trio.lowlevel.checkpoint_if_cancelled()
         with self._receive_conflict:
             self._check_open()
-            size = self._decrypt(buffer, 0)
+            size = self._decrypt(buffer, 0) if self._has_more() else 0
             while not size and not self._ended:
                 cipher = await self._receive()
                 if not cipher:
@@ -110,6 +115,10 @@ class TlsStream(trio.abc.Stream):
                     self._incoming.write(cipher[start : start + limits.TLS_SLICE])
                     size = self._decrypt(buffer, size)
             return size
+
+    def _has_more(self) -> bool:
+        """False if OpenSSL would surely want more ciphertext: its saying so costs an exception."""
+        return bool(self._incoming.pending or self._ssl.pending() or self._broken)
 
     def _decrypt(self, buffer: memoryview, size: int) -> int:
         """Decrypt behind the `size` bytes that are in `buffer`; how many there are then."""
@@ -120,6 +129,8 @@ class TlsStream(trio.abc.Stream):
                     self._ended = True
                     break
                 size += count
+                if not self._has_more():
+                    break
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLZeroReturnError:
@@ -127,12 +138,13 @@ class TlsStream(trio.abc.Stream):
         except ssl.SSLError as error:
             if not size:
                 raise trio.BrokenResourceError(f"TLS: {_reason(error)}") from error
+            self._broken = True  # and what came before it is delivered first
         return size
 
     async def _receive(self) -> memoryview:
         """Wait for ciphertext, in the shared buffer; nothing at the end."""
         cipher = scratch().cipher
-        size = await self._transport.receive_into(cipher)
+        size = await self.transport.receive_into(cipher)
         self.heard_at = trio.current_time()
         return cipher[:size]
 
@@ -152,33 +164,38 @@ class TlsStream(trio.abc.Stream):
         """True while something encrypted waits for the kernel; `drain` sends it."""
         return bool(self._unsent) or bool(self._outgoing.pending)
 
-    def send_nowait(self, data: bytes | bytearray | memoryview) -> bool:
-        """Encrypt and send, without waiting. False if some of it waits now: call `drain`.
+    def send_nowait(self, *parts: Buffer) -> bool:
+        """Encrypt and send these, without waiting. False if some of it waits now: call `drain`.
 
         Raises:
           BrokenResourceError: the connection cannot send any more.
         """
         self._check_open()
-        idle = not self._unsent
-        self._encrypt(data)
-        if idle:
-            self._sent(self._transport.send_nowait(self._unsent))
+        if self.blocked:
+            self._encrypt(parts)
+        else:
+            self._send_now(self._encrypt(parts))
         return not self.blocked
 
-    def _encrypt(self, data: bytes | bytearray | memoryview) -> None:
-        """What comes out is `_unsent`, if nothing was; else it stays with OpenSSL."""
-        idle = not self._unsent
-        parts = []
-        with memoryview(data) as view:
-            for start in range(0, len(view), limits.TLS_SLICE):
-                try:
-                    self._ssl.write(view[start : start + limits.TLS_SLICE])
-                except ssl.SSLError as error:
-                    raise trio.BrokenResourceError(f"TLS: {_reason(error)}") from error
-                if idle:
-                    parts.append(self._outgoing.read())
-        if idle:
-            self._unsent = memoryview(b"".join(parts) or self._outgoing.read())
+    def _send_now(self, cipher: list[bytes]) -> None:
+        cipher.append(self._outgoing.read())
+        sent = self.transport.send_nowait(cipher)
+        if sent < sum(map(len, cipher)):
+            self._unsent = memoryview(b"".join(cipher))
+            self._sent(sent)
+
+    def _encrypt(self, parts: Sequence[Buffer]) -> list[bytes]:
+        """What comes out, but for the last slice, which stays with OpenSSL; all, if some did."""
+        cipher = []
+        take = not self.blocked
+        for piece in _pieces(parts):
+            try:
+                self._ssl.write(piece)
+            except ssl.SSLError as error:
+                raise trio.BrokenResourceError(f"TLS: {_reason(error)}") from error
+            if take and self._outgoing.pending >= limits.TLS_SLICE:
+                cipher.append(self._outgoing.read())
+        return cipher
 
     def _sent(self, size: int) -> None:
         # An empty view would still hold on to all that was sent.
@@ -194,7 +211,7 @@ class TlsStream(trio.abc.Stream):
             if not self._unsent:
                 self._unsent = memoryview(self._outgoing.read())
             # Kept until it was sent: whoever comes after a cancellation goes on here.
-            self._sent(await self._transport.send_some(self._unsent))
+            self._sent(await self.transport.send_some(self._unsent))
 
     async def _send_outgoing(self) -> None:
         with self._send_conflict:
@@ -205,14 +222,17 @@ class TlsStream(trio.abc.Stream):
         with self._send_conflict:
             self._check_open()
             await trio.lowlevel.checkpoint()
-            self._encrypt(data)
+            if not self.blocked:
+                self._unsent = memoryview(b"".join(self._encrypt((data,))))
+            else:
+                self._encrypt((data,))
             await self._drain()
 
     async def wait_send_all_might_not_block(self) -> None:
         """See `trio.abc.SendStream`."""
         with self._send_conflict:
             self._check_open()
-            await self._transport.wait_writable()
+            await self.transport.wait_writable()
 
     # --- Ending ------------------------------------------------------------------------------
 
@@ -229,9 +249,9 @@ class TlsStream(trio.abc.Stream):
             try:
                 self._say_goodbye()
                 await self._send_outgoing()
-                await self._transport.send_eof()
+                await self.transport.send_eof()
                 left = limits.REFUSAL_DRAIN_BYTES
-                while left > 0 and (size := await self._transport.receive_into(scratch().cipher)):
+                while left > 0 and (size := await self.transport.receive_into(scratch().cipher)):
                     left -= size
             except trio.BrokenResourceError:
                 pass  # it went before it heard us; nothing is left to do for it
@@ -245,7 +265,7 @@ class TlsStream(trio.abc.Stream):
     def abort(self) -> None:
         """Close at once: a reset, without a goodbye. May be called twice."""
         self._closed = True
-        self._transport.abort()
+        self.transport.abort()
 
     async def aclose(self) -> None:
         """Say goodbye and close; see `trio.abc.AsyncResource`.
@@ -265,10 +285,34 @@ class TlsStream(trio.abc.Stream):
             pass  # the peer is gone, or another task is stuck with what goes before the goodbye
         finally:
             if self.blocked or patience.cancelled_caught:
-                self._transport.abort()
+                self.transport.abort()
             with trio.CancelScope(shield=True):
-                await self._transport.aclose()
+                await self.transport.aclose()
         await trio.lowlevel.checkpoint()
+
+
+def _pieces(parts: Sequence[Buffer]) -> Iterator[Buffer]:
+    """The same bytes in pieces for OpenSSL: short ones joined, long ones cut."""
+    short: list[Buffer] = []
+    for part in parts:
+        if len(part) < limits.TLS_JOIN:
+            short.append(part)
+            continue
+        if short:
+            yield from _slices(b"".join(short))
+            short.clear()
+        yield from _slices(part)
+    if short:
+        yield from _slices(b"".join(short))
+
+
+def _slices(data: Buffer) -> Iterator[Buffer]:
+    if len(data) <= limits.TLS_SLICE:
+        yield data
+        return
+    with memoryview(data) as view:
+        for start in range(0, len(view), limits.TLS_SLICE):
+            yield view[start : start + limits.TLS_SLICE]
 
 
 def _reason(error: ssl.SSLError) -> str:

@@ -10,6 +10,7 @@ import contextlib
 import socket
 import struct
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import trio
 
@@ -19,6 +20,8 @@ from tunnel.model import Address, unmap
 #: struct linger { on = 1, seconds = 0 }: closing sends RST and drops what is unsent.
 _RESET = struct.pack("ii", 1, 0)
 _GRACEFUL = struct.pack("ii", 0, 0)
+#: `tcpi_delivery_rate` of struct tcp_info (include/uapi/linux/tcp.h), and all that is before it.
+_DELIVERY_RATE = struct.Struct("=160xQ")
 
 
 def reset_on_close(sock: socket.socket) -> None:
@@ -42,6 +45,18 @@ def set_option(sock: socket.socket, level: int, option: str, value: int) -> None
     if number is not None:
         with contextlib.suppress(OSError):
             sock.setsockopt(level, number, value)
+
+
+def keep_alive(sock: socket.socket) -> None:
+    """Have TCP ask an idle peer for a sign of life, and end the connection of one that is gone.
+
+    For visitors and local services, of whom silence is all right for hours. (A link has a keepalive
+    of its own.) On a listening socket it holds for what is accepted from it, at no cost for each.
+    """
+    set_option(sock, socket.SOL_SOCKET, "SO_KEEPALIVE", 1)
+    set_option(sock, socket.IPPROTO_TCP, "TCP_KEEPIDLE", limits.TCP_KEEPALIVE_IDLE)
+    set_option(sock, socket.IPPROTO_TCP, "TCP_KEEPINTVL", limits.TCP_KEEPALIVE_INTERVAL)
+    set_option(sock, socket.IPPROTO_TCP, "TCP_KEEPCNT", limits.TCP_KEEPALIVE_COUNT)
 
 
 def prepare(sock: socket.socket) -> None:
@@ -80,12 +95,20 @@ class Transport(ABC):
         """
 
     @abstractmethod
-    def send_nowait(self, data: memoryview) -> int:
-        """Send what can be sent at once, and return how much that was.
+    def send_nowait(self, parts: Sequence[bytes | memoryview]) -> int:
+        """Send what can be sent at once of these, in order, and return how many bytes that was.
 
         Raises:
           BrokenResourceError: nothing can be sent any more.
         """
+
+    @abstractmethod
+    def delivery_rate(self) -> float | None:
+        """Bytes a second that the network was seen to deliver last; None if nobody knows."""
+
+    @abstractmethod
+    def limit_unsent(self, size: int) -> None:
+        """Let the kernel hold about so many bytes that it has not sent, where it knows how."""
 
     @abstractmethod
     async def send_some(self, data: memoryview) -> int:
@@ -120,7 +143,7 @@ class SocketTransport(Transport):
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self._more = False
-        set_option(sock, socket.IPPROTO_TCP, "TCP_NOTSENT_LOWAT", limits.NOTSENT_LOWAT)
+        self.limit_unsent(limits.BATCH)
 
     async def receive_into(self, buffer: memoryview) -> int:
         """See `Transport`."""
@@ -146,10 +169,10 @@ class SocketTransport(Transport):
         except OSError as error:
             raise self._broken(error) from error
 
-    def send_nowait(self, data: memoryview) -> int:
+    def send_nowait(self, parts: Sequence[bytes | memoryview]) -> int:
         """See `Transport`."""
         try:
-            return self.sock.send(data)
+            return self.sock.send(parts[0]) if len(parts) == 1 else self.sock.sendmsg(parts)
         except BlockingIOError:
             return 0
         except OSError as error:
@@ -160,8 +183,21 @@ class SocketTransport(Transport):
         sent = 0
         while not sent:
             await trio.lowlevel.wait_writable(self.sock)
-            sent = self.send_nowait(data)
+            sent = self.send_nowait((data,))
         return sent
+
+    def delivery_rate(self) -> float | None:
+        """See `Transport`: TCP's own estimate (Linux; see tcp(7), TCP_INFO)."""
+        try:
+            info = self.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _DELIVERY_RATE.size)
+            (rate,) = _DELIVERY_RATE.unpack(info)
+        except (AttributeError, OSError, struct.error):
+            return None
+        return float(rate) or None
+
+    def limit_unsent(self, size: int) -> None:
+        """See `Transport`."""
+        set_option(self.sock, socket.IPPROTO_TCP, "TCP_NOTSENT_LOWAT", size)
 
     async def wait_writable(self) -> None:
         """See `Transport`."""
@@ -209,9 +245,16 @@ class StreamTransport(Transport):
         buffer[: len(data)] = data
         return len(data)
 
-    def send_nowait(self, data: memoryview) -> int:  # noqa: ARG002
+    def send_nowait(self, parts: Sequence[bytes | memoryview]) -> int:  # noqa: ARG002
         """See `Transport`."""
         return 0
+
+    def delivery_rate(self) -> float | None:
+        """See `Transport`: nobody knows."""
+        return None
+
+    def limit_unsent(self, size: int) -> None:
+        """See `Transport`: there is no kernel to be told."""
 
     async def send_some(self, data: memoryview) -> int:
         """See `Transport`."""

@@ -54,6 +54,7 @@ class Connection:
         self._inbox = Inbox(
             settings, self._table, self._outbox, self._windows, self._keepalive, trace
         )
+        self._lent: list[int] = []
         self._eof = False
         self._closed = False
         self._now = now
@@ -110,6 +111,8 @@ class Connection:
         The parts are the caller's own buffers and headers between them, uncopied.
         """
         self._now = now
+        if not self._outbox:
+            return []
         self._keepalive.sending(now)
         parts = self._outbox.build(max_bytes)
         self._table.served(now)
@@ -201,6 +204,19 @@ class Connection:
             stream.apply(Input.SEND_DATA)
             if data:
                 self._outbox.put(stream, data)
+
+    def lend_data(self, stream_id: int, data: memoryview) -> None:
+        """`send_data`, with a writable buffer that the caller wants back: see `keep_lent`."""
+        self.send_data(stream_id, data)
+        self._lent.append(stream_id)
+
+    def keep_lent(self) -> None:
+        """Copy what still waits of the buffers that were lent: they may change from now on."""
+        for stream_id in self._lent:
+            stream = self._table.get(stream_id)
+            if stream is not None and stream.pending_size:
+                stream.keep_pending()
+        self._lent.clear()
 
     def send_eof(self, stream_id: int) -> None:
         """Say, behind all queued data, that no more will come. The other direction goes on.

@@ -12,6 +12,8 @@ class Keepalive:
         self._interval = settings.keepalive_interval
         self._timeout = settings.keepalive_timeout
         self._heard = now
+        #: When this end last had something to say.
+        self._said = now
         #: Since when the peer has been asked to show itself.
         self._asked: float | None = None
         self._value = 0
@@ -38,6 +40,7 @@ class Keepalive:
 
     def sending(self, now: float) -> None:
         """Frames go out now, a new ping first among them: its round trip begins."""
+        self._said = now
         if self._waiting and self._sent is None:
             self._sent = now
 
@@ -55,13 +58,21 @@ class Keepalive:
             return None
         if self._asked is not None:
             return self._asked + self._timeout
-        return self._heard + self._interval
+        return min(self._heard, self._said) + self._interval
 
     def wants_ping(self, now: float) -> bool:
-        """True once when the silence has lasted `keepalive_interval`."""
-        if self._interval is None or self._asked is not None or now < self._heard + self._interval:
+        """True once when the silence of either end has lasted `keepalive_interval`.
+
+        An end that hears its peer all the time has to speak as well: the peer's own ping may be
+        stuck behind what it sends.
+        """
+        if self._interval is None or self._asked is not None:
             return False
-        self._asked = now
+        if now >= self._heard + self._interval:
+            self._asked = now
+        elif now < self._said + self._interval:
+            return False
+        self._said = now  # though it may have to wait: it was decided, and not to be asked again
         return True
 
     def expired(self, now: float) -> bool:

@@ -93,6 +93,13 @@ class Stream:
             parts.append(piece)
             size -= len(piece)
 
+    def keep_pending(self) -> None:
+        """Copy what waits in buffers that can change; what cannot is kept as it is."""
+        self.pending = deque(
+            bytes(data) if isinstance(data, memoryview) and not data.readonly else data
+            for data in self.pending
+        )
+
     def drop_pending(self) -> None:
         """Forget what waits, and everything else that a reset makes pointless."""
         self.pending.clear()
