@@ -64,9 +64,19 @@ KEYS = st.sampled_from((
     "instance_id", "attempt", "capabilities", "max_frame", "max_streams", "backlog", "window",
     "features", "mac", "session", "server_version", "code", "text", "retry_after", "proxies",
     "visitors", "publish_addr", "publish_port", "preferred_port", "local_port", "id", "bound",
-    "rejected", "host", "port", "other",
+    "rejected", "host", "port", "allow_from", "other",
 ))
 # fmt: on
+NETWORKS = st.one_of(
+    st.lists(
+        st.tuples(st.ip_addresses(), st.integers(0, 129)).map(lambda pair: f"{pair[0]}/{pair[1]}"),
+        max_size=3,
+    ),
+    st.lists(
+        st.sampled_from(["0.0.0.0/0", "::/0", "::/00", "10.0.0.0/8", "10.0.0.0/255.0.0.0", "::"]),
+        max_size=66,
+    ),
+)
 VALUES = st.recursive(
     LEAVES,
     lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(KEYS, inner, max_size=6)),
@@ -93,8 +103,9 @@ RIGHT = {
     "proxies": st.lists(
         st.one_of(
             st.builds(
-                lambda name: {"name": name, "publish_addr": "*", "publish_port": 0},
+                lambda name, more: {"name": name, "publish_addr": "*", "publish_port": 0} | more,
                 st.sampled_from(["a", "b"]),
+                st.one_of(st.just({}), st.fixed_dictionaries({"allow_from": NETWORKS})),
             ),
             st.builds(
                 lambda number: {"id": number, "bound": [{"host": "::", "port": 80}]},

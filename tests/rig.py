@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import secrets
@@ -22,6 +23,7 @@ from tunnel.net.contexts import ServerTls, client_context, server_tls
 from tunnel.net.listen import open_listeners
 from tunnel.net.transport import own_address
 from tunnel.protocol.keys import derive, generate_key
+from tunnel.server.identity import Identities, Identity
 from tunnel.server.publish import Rules
 from tunnel.server.run import run_server
 from tunnel.server.session import Policy, Server
@@ -52,24 +54,32 @@ class World:
         )
         self.server: Server
         self.address: Address
+        #: How clients reach the server, if in a way of their own.
+        self.dial = None
 
-    async def start_server(self, *, allow_ports=EVERY_PORT, port=0, **policy):
-        """Start a server on loopback; returns its handle."""
+    async def start_server(
+        self, *, allow_ports=EVERY_PORT, port=0, identities=(), certificate=None, **policy
+    ):
+        """Start a server on loopback; returns its handle.
+
+        Each of `identities` makes one of the server's rules, for a key of its own.
+        """
         listeners = open_listeners("127.0.0.1", port)
         self.address = own_address(listeners[0])
         rules = Rules(allow_ports, frozenset({self.address.port}))
-        verifier = self.keys.verifier
+        own = Identity(self.keys.verifier, rules)
         self.server = Server(
-            Policy(rules, carrier=self.carrier, **policy),
+            Policy(carrier=self.carrier, **policy),
             self.tls,
-            {verifier.key_id: verifier},
+            Identities((own, *(identity(rules) for identity in identities))),
             derive(generate_key(secrets.token_bytes(32))).verifier,
         )
-        return await self.nursery.start(run_server, self.server, listeners)
+        life = functools.partial(run_server, certificate=certificate)
+        return await self.nursery.start(life, self.server, listeners)
 
     def client(self, *proxies: LocalProxy, keys=None, client_id=None, **settings) -> Client:
         """A client of that server, not started."""
-        dial = Dialler((self.address,), self.context, frozenset(), str, 10.0)
+        dial = self.dial or Dialler((self.address,), self.context, frozenset(), str, 10.0)
         return Client(
             dial,
             keys or self.keys,

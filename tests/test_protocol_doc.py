@@ -118,7 +118,7 @@ SAMPLES = {
     ),
     "2b and 3b `proof`": Proof(bytes(32)),
     "3a `authenticated`": Authenticated("0" * 32, "name", "2.0", CAPABILITIES),
-    "4 `configure`": Configure((ProxyRequest("name", "*", 80, 0, 80),)),
+    "4 `configure`": Configure((ProxyRequest("name", "*", 80, 0, 80, ("::/0",)),)),
     "5 `configured`": Configured((BOUND, Rejected(1, RejectionCode.IN_USE, "why"))),
     "`refused`": RefusedMessage(RefusalCode.BUSY, "why", 5.0),
     "`bound`": BOUND,
@@ -244,6 +244,17 @@ def test_a_host(title, path):
             read(changed(SAMPLES[title], path, lambda _, wrong=wrong: wrong))
 
 
+@pytest.mark.parametrize(("title", "path"), columns(0, r" networks$"))
+def test_a_network(title, path):
+    longest = "1111:" * 6 + "255.255.255.255/128"
+    assert len(longest) == limits.MAX_NETWORK_LENGTH
+    for right in ("192.0.2.0/24", "0.0.0.0/0", "::/0", "2001:db8::1/128", longest):
+        read(changed(SAMPLES[title], path, lambda _, right=right: [right]))
+    for wrong in ("", "192.0.2.0", "192.0.2.1/24", "::/129", "fe80::%1/64", "10.0.0.0/255.0.0.0"):
+        with pytest.raises(RemoteProtocolError):
+            read(changed(SAMPLES[title], path, lambda _, wrong=wrong: [wrong]))
+
+
 def entries(first: object, count: int) -> list[object]:
     """As many entries like the first, told apart where that matters."""
     if not isinstance(first, dict):
@@ -257,7 +268,7 @@ def entries(first: object, count: int) -> list[object]:
 
 @pytest.mark.parametrize(
     ("title", "path", "low", "high"),
-    columns(0, r"^list of (?:(\d+) to|at most) (\S+) (?:objects|texts)"),
+    columns(0, r"^list of (?:(\d+) to|at most) (\S+) (?:objects|texts|networks)"),
 )
 def test_the_length_of_a_list(title, path, low, high):
     message = SAMPLES[title]

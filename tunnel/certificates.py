@@ -49,22 +49,26 @@ def make_certificate(common_name: str, alt_names: Iterable[str] = ()) -> Certifi
     """
     from cryptography.hazmat.primitives.asymmetric import ec
 
-    return _self_signed(ec.generate_private_key(ec.SECP256R1()), [common_name, *alt_names])
+    key = ec.generate_private_key(ec.SECP256R1())
+    return _self_signed(key, [common_name, *alt_names], datetime.now(UTC))
 
 
-def renew(pem: bytes, names: Iterable[str], *, before: datetime) -> Certificate | None:
-    """A new certificate under the key of an old one; None if the old one lasts beyond `before`.
+def renew(
+    pem: bytes, names: Iterable[str], *, within: timedelta, now: datetime
+) -> Certificate | None:
+    """A new certificate under the key of an old one; None if the old one lasts longer.
 
     Args:
       pem: the old certificate and its key.
       names: what the new one is for.
-      before: a time with its time zone.
+      within: how much time must be left to the old one.
+      now: the time, with its time zone.
 
     Raises:
       StoreError: `pem` is not a certificate and its EC key.
     """
     key, until = _key_and_end(pem)
-    return None if until > before else _self_signed(key, list(names))
+    return None if until > now + within else _self_signed(key, list(names), now)
 
 
 def first_der(pem: bytes) -> bytes:
@@ -105,6 +109,21 @@ def spki_pin(cert_der: bytes) -> str:
     return f"sha256:{hashlib.sha256(spki).hexdigest()}"
 
 
+def validity(cert_der: bytes) -> tuple[datetime, datetime]:
+    """From when until when a certificate is good.
+
+    Raises:
+      StoreError: the bytes are not a certificate.
+    """
+    from cryptography import x509
+
+    try:
+        certificate = x509.load_der_x509_certificate(cert_der)
+        return certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    except ValueError as error:
+        raise StoreError(f"cannot read the certificate: {error}") from error
+
+
 def _key_and_end(pem: bytes) -> tuple[ec.EllipticCurvePrivateKey, datetime]:
     from cryptography import x509
     from cryptography.exceptions import UnsupportedAlgorithm
@@ -122,7 +141,7 @@ def _key_and_end(pem: bytes) -> tuple[ec.EllipticCurvePrivateKey, datetime]:
     return key, certificate.not_valid_after_utc
 
 
-def _self_signed(key: ec.EllipticCurvePrivateKey, names: list[str]) -> Certificate:
+def _self_signed(key: ec.EllipticCurvePrivateKey, names: list[str], now: datetime) -> Certificate:
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -131,7 +150,6 @@ def _self_signed(key: ec.EllipticCurvePrivateKey, names: list[str]) -> Certifica
     wanted = list(dict.fromkeys(map(_general_name, names)))
     # X.520 gives the subject's name at most 64 characters; nobody compares it.
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0][:64])])
-    now = datetime.now(UTC)
     builder = (
         x509.CertificateBuilder(subject, subject)
         .public_key(key.public_key())

@@ -47,16 +47,18 @@ class ServerHandle:
 
     Args:
       addresses: where it listens for clients.
-      pin: what a client may trust it by.
+      pin: what a client may trust it by, as it was at the start.
       statistics: the sessions now.
       drain: stop gracefully: no new clients or visitors, ports freed at once, live connections get
         the configured grace. `run_server` returns when all is over.
+      reload: read the certificate again, now. Nobody is disconnected; a broken one is a log line.
     """
 
     addresses: tuple[Address, ...]
     pin: str
     statistics: Callable[[], tuple[SessionStatistics, ...]]
     drain: Callable[[], None]
+    reload: Callable[[], None]
 
 
 class ClientState(enum.Enum):

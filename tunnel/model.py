@@ -5,7 +5,8 @@ from __future__ import annotations
 import enum
 import ipaddress
 import unicodedata
-from typing import Final
+from collections.abc import Iterable
+from typing import Final, TypeAlias
 
 import attrs
 
@@ -13,6 +14,9 @@ from tunnel import limits
 
 #: The log level of single frames, below debug.
 TRACE: Final = 5
+
+#: What `ipaddress.ip_network` makes.
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 ANY = "*"
 """The address that means every address of the machine, IPv4 and IPv6."""
@@ -58,6 +62,16 @@ def unmap(host: str) -> str:
     return host if mapped is None else str(mapped)
 
 
+def within(host: str, networks: Iterable[Network]) -> bool:
+    """True if an address is in one of the networks; a name is in none."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    # (An address of the other family is in no network.)
+    return any(address in network for network in networks)
+
+
 @attrs.frozen
 class PortRange:
     """The ports `first` to `last`, both included."""
@@ -93,6 +107,7 @@ class RejectionCode(enum.StrEnum):
     RESERVED = "reserved"
     DUPLICATE = "duplicate"
     IN_USE = "in_use"
+    LIMIT = "limit"
     PERMISSION = "permission"
     BAD_ADDRESS = "bad_address"
     UNSUPPORTED = "unsupported"
@@ -100,8 +115,8 @@ class RejectionCode(enum.StrEnum):
 
     @property
     def passes(self) -> bool:
-        """True if the server keeps trying: the port is merely busy."""
-        return self is RejectionCode.IN_USE
+        """True if the server keeps trying: the port, or the client's last place, is merely busy."""
+        return self in (RejectionCode.IN_USE, RejectionCode.LIMIT)
 
 
 class ResetCode(enum.IntEnum):
@@ -122,6 +137,7 @@ class ResetCode(enum.IntEnum):
     LIMIT = 9
     STOPPING = 10
     LINK_LOST = 11
+    NOT_ALLOWED = 12
 
     @property
     def text(self) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import enum
+
 import attrs
 
 
@@ -40,3 +42,36 @@ class CountersStatistics:
     total: int
     delivered: int
     read: int
+
+
+class Reason(enum.StrEnum):
+    """Why somebody was turned away, as log lines and metrics say it."""
+
+    #: New connections to the server, before TLS.
+    NETWORK_RATE = "rate of its network"
+    RATE = "rate of all"
+    FAILED_PROOFS = "failed proofs of its network"
+    #: It had not proved anything yet when a newcomer needed its place.
+    GAVE_WAY = "gave way to a newcomer"
+    #: The key was wrong.
+    WRONG_KEY = "wrong key"
+    #: Visitors of a proxy.
+    NOT_ALLOWED = "address not allowed"
+    PROXY_FULL = "too many connections of the proxy"
+    CLIENT_FULL = "too many connections of the client"
+    VISITOR_FULL = "too many connections of the visitor"
+
+
+class Tally:
+    """How often somebody was turned away, for each reason."""
+
+    def __init__(self) -> None:
+        self._counts = dict.fromkeys(Reason, 0)
+
+    def count(self, reason: Reason) -> None:
+        """Once more."""
+        self._counts[reason] += 1
+
+    def statistics(self) -> dict[Reason, int]:
+        """The numbers now; every reason is there."""
+        return self._counts.copy()

@@ -42,6 +42,7 @@ __all__ = [
     "make_certificate",
     "own_certificate",
     "read_auth_key",
+    "renew_own_certificate",
     "resolve",
     "spki_pin",
     "state_directory",
@@ -52,7 +53,8 @@ logger = logging.getLogger(__name__)
 
 #: A key file is one line; what is larger is another file, or a device that never ends.
 MAX_KEY_FILE = 4 * limits.KIB
-#: A server looks at the date of its certificate only when it starts, and some run for a year.
+#: Early, since it costs nobody anything: the key stays, and with it what clients pin. A state
+#: directory that cannot be written for months does no harm then.
 RENEW_BEFORE = timedelta(days=365)
 #: What a certificate is for if nobody said: true of every machine, and tells a stranger nothing.
 OWN_NAMES = ("localhost", "127.0.0.1", "::1")
@@ -222,6 +224,23 @@ def own_certificate(state_dir: Path) -> Iterator[Path]:
         yield path
 
 
+def renew_own_certificate(path: Path, now: datetime) -> None:
+    """Make the certificate that `own_certificate` gave anew, if it has less than a year left.
+
+    The key stays, so that pins hold. Where the new one cannot be kept, a warning is logged.
+
+    Raises:
+      StoreError: the file is damaged, or gone.
+    """
+    try:
+        kept = _read_state(path, limit=64 * limits.KIB)
+        if kept is None:
+            raise StoreError(f"the server's own certificate {path} is gone: put back a copy")
+        _keep_made(path, _renewed(path, kept, now))
+    except OSError as error:
+        _cannot_keep(path, error, "the certificate is used until it runs out")
+
+
 def leaf_der(cert_path: Path) -> bytes:
     """The first certificate of a PEM file, in DER: the one that a server shows.
 
@@ -242,15 +261,19 @@ def _ensure_certificate(path: Path) -> None:
     if kept is None:
         made: Certificate | None = make_certificate(OWN_NAMES[0], OWN_NAMES[1:])
     else:
-        made = _renewed(path, kept)
+        made = _renewed(path, kept, datetime.now(UTC))
+    _keep_made(path, made)
+
+
+def _keep_made(path: Path, made: Certificate | None) -> None:
     if made is not None:
         # One file, so that no crash and no second process parts the key from its certificate.
         _keep(path, made.key + made.cert)
 
 
-def _renewed(path: Path, kept: bytes) -> Certificate | None:
+def _renewed(path: Path, kept: bytes, now: datetime) -> Certificate | None:
     try:
-        return renew(kept, OWN_NAMES, before=datetime.now(UTC) + RENEW_BEFORE)
+        return renew(kept, OWN_NAMES, within=RENEW_BEFORE, now=now)
     except StoreError as error:
         raise StoreError(
             f"the server's own certificate {path} is damaged ({error}): put back a copy, "

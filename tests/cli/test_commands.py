@@ -13,7 +13,7 @@ from tunnel import store
 from tunnel.cli import making
 from tunnel.errors import StoreError
 from tunnel.net.contexts import server_tls
-from tunnel.protocol.keys import is_generated_key
+from tunnel.protocol.keys import Verifier, derive, generate_key, is_generated_key
 
 PIN = "sha256:" + "0123456789abcdef" * 4
 PAIR = ("server.toml", "client.toml", "cert.pem", "key.pem")
@@ -34,6 +34,39 @@ def test_keygen_prints_a_new_strong_key(run):
     one, other = (run("keygen").stdout for _ in range(2))
     assert is_generated_key(one.removesuffix("\n"))
     assert one != other
+
+
+def test_keygen_prints_a_key_and_its_verifier_as_they_go_into_the_files(run):
+    shown = tomllib.loads(run("keygen", "--verifier").stdout)
+    assert list(shown) == ["auth_key", "verifier"]
+    assert Verifier.from_text(shown["verifier"]) == derive(shown["auth_key"]).verifier
+
+
+@pytest.mark.parametrize("key", ["correct-horse-battery-staple", generate_key(b"k" * 32)])
+def test_keygen_prints_the_verifier_of_a_key_that_is_there(run, tmp_path, key):
+    path = write(tmp_path / "auth.key", key + "\n")
+    result = run("keygen", "--verifier", "--key-file", path)
+    assert result.stdout == f'verifier = "{derive(key).verifier.to_text()}"\n'
+    assert key not in result.output
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("short", "holds 5 characters"),
+        ("ttk1_abcdefghijklmnop", "its checksum is wrong"),
+        ("ttv1_abcdefghijklmnop", "is a verifier and no key"),
+    ],
+)
+def test_keygen_of_what_is_no_key(run, tmp_path, text, message):
+    path = write(tmp_path / "auth.key", text)
+    result = run("keygen", "--verifier", "--key-file", path, exit_code=1)
+    assert message in result.stderr
+    assert result.stdout == ""
+
+
+def test_keygen_of_a_file_is_for_verifiers(run):
+    assert "is for --verifier" in run("keygen", "--key-file", "x", exit_code=2).stderr
 
 
 # --- cert
@@ -233,6 +266,20 @@ def test_check_notices_a_mistyped_key(run, tmp_path):
     assert f"server.toml:{line}: server.auth_key: the key begins with ttk1_ and its" in output
 
 
+@pytest.mark.parametrize("secret", ["auth_key", "verifier"])
+def test_check_notices_a_mistyped_key_of_a_client(run, tmp_path, secret):
+    good = generate_key(b"g" * 32)
+    bad = good if secret == "auth_key" else derive(good).verifier.to_text()
+    bad = bad[:-1] + ("b" if bad[-1] == "a" else "a")
+    text = f'[server]\n[[server.clients]]\nname = "a"\nauth_key = "{good}"\n'
+    text += f'[[server.clients]]\nname = "b"\n{secret} = "{bad}"\n'
+    output = run("check", "-c", write(tmp_path / "s.toml", text), exit_code=1).output
+    assert f"s.toml:7: server.clients[1].{secret}: " in output
+    assert "copy it again" in output
+    assert bad not in output
+    assert "1 error" in output
+
+
 def test_check_for_programs(run, tmp_path):
     path = write(tmp_path / "server.toml", FAULTY)
     shown = json.loads(run("check", "-c", path, "--format", "json", exit_code=1).stdout)
@@ -291,6 +338,27 @@ def test_check_warns_of_an_exposed_key(run, tmp_path, monkeypatch):
     assert f"chmod 600 {path}" in message
     path.chmod(0o600)
     assert checked_warnings(run, path) == []
+
+
+@pytest.mark.parametrize("secret", ["auth_key", "verifier"])
+def test_check_warns_of_exposed_keys_of_clients(run, tmp_path, monkeypatch, secret):
+    key = generate_key(b"g" * 32)
+    value = key if secret == "auth_key" else derive(key).verifier.to_text()
+    text = f'[server]\n[[server.clients]]\nname = "a"\n{secret} = "{value}"\n'
+    [(_, message)] = checked_warnings(run, write(tmp_path / "server.toml", text, 0o644))
+    assert "chmod 600" in message
+
+
+def test_check_warns_of_key_files_of_clients(run, tmp_path):
+    text = '[server]\nclient_ca_path = "ca.pem"\n[[server.clients]]\nname = "a"\n'
+    path = write(tmp_path / "server.toml", text + 'auth_key_file = "a.key"\n')
+    warnings = dict(checked_warnings(run, path))
+    assert set(warnings) == {"client_ca_path", "server.clients[0].auth_key_file"}
+    write(tmp_path / "a.key", "k" * 20, 0o644)
+    write(tmp_path / "ca.pem", "", 0o644)
+    [(key, message)] = checked_warnings(run, path)
+    assert key == "server.clients[0].auth_key_file"
+    assert f"chmod 600 {tmp_path / 'a.key'}" in message
 
 
 def test_a_file_without_the_key_may_be_open(run, tmp_path, monkeypatch):

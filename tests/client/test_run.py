@@ -9,16 +9,17 @@ import trio
 
 from tunnel.client.proxy import LocalProxy
 from tunnel.client.run import run_client
-from tunnel.client.session import Client
+from tunnel.client.session import Client, Ended
 from tunnel.errors import LinkLost, Refused, RemoteProtocolError
 from tunnel.handles import ClientState
+from tunnel.net.clock import SleepDetector
 from tunnel.protocol.keys import derive, generate_key
 
 
 class Script:
     """Stands for `hold_session`: each attempt does the next thing, and its time is noted.
 
-    A thing is an error to raise, or how many seconds a session lasts.
+    A thing is an error to raise, or how many seconds a session lasts, or how it ended at once.
     """
 
     def __init__(self, things, before=0.0):
@@ -39,8 +40,10 @@ class Script:
         if isinstance(thing, Exception):
             raise thing
         connected()
+        if isinstance(thing, Ended):
+            return thing
         await trio.sleep(thing)
-        return "cut"
+        return Ended("cut")
 
     @property
     def pauses(self):
@@ -113,6 +116,47 @@ async def test_a_server_that_asks_for_patience_gets_it(play, autojump_clock):
     refusals = [Refused("busy", "", 42.0), Refused("busy", "", 1.0), Refused("busy", "", None)]
     script = await play(refusals)
     assert script.pauses == pytest.approx([42.0, 5.0, 5.0])
+
+
+STOPPED = Ended("the server stops", stopping=True)
+
+
+async def test_a_server_that_stopped_is_asked_again_soon_until_it_answers(
+    play, autojump_clock, monkeypatch
+):
+    monkeypatch.setattr(random, "random", lambda: 1.0)
+    script = await play([STOPPED, LinkLost("nobody there"), LinkLost(""), 0.0, LinkLost("")])
+    assert script.pauses == pytest.approx([1.5, 1.5, 1.5, 5, 5])
+
+
+async def test_a_refusal_is_an_answer(play, autojump_clock, monkeypatch):
+    monkeypatch.setattr(random, "random", lambda: 1.0)
+    script = await play([STOPPED, Refused("authentication", "wrong key"), LinkLost("")])
+    assert script.pauses == pytest.approx([1.5, 5, 5])
+
+
+async def test_a_server_that_stopped_for_good_is_asked_at_the_usual_pace(
+    play, autojump_clock, monkeypatch
+):
+    monkeypatch.setattr(random, "random", lambda: 0.5)
+    script = await play([STOPPED] + [LinkLost("nobody there")] * 62)
+    assert script.pauses == pytest.approx([1.0] * 60 + [5.0] * 3)
+
+
+async def test_after_the_machine_slept_it_connects_at_once(
+    play, autojump_clock, monkeypatch, caplog
+):
+    caplog.set_level(logging.INFO)
+    readings = iter([0.0, 0.0, 0.0, 0.0, 3600.0])  # one a second, and one at the very beginning
+    monkeypatch.setattr(
+        "tunnel.client.run.SleepDetector",
+        lambda: SleepDetector(lambda: next(readings, 3600.0)),
+    )
+    monkeypatch.setattr(random, "random", lambda: 1.0)
+    delays = {"reconnect_delay": 100.0, "reconnect_max_delay": 1000.0}
+    script = await play([LinkLost(""), LinkLost("")], **delays)
+    assert script.pauses == pytest.approx([3.0, 100.0])
+    assert "This machine slept" in lines(caplog)
 
 
 async def test_a_growing_delay(play, autojump_clock, monkeypatch):

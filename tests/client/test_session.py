@@ -9,7 +9,7 @@ import trio
 
 from tests.net.rig import make_contexts, memory_transports
 from tunnel.client.proxy import LocalProxy
-from tunnel.client.session import Client, hold_session
+from tunnel.client.session import Client, Ended, hold_session
 from tunnel.errors import Refused, RemoteProtocolError
 from tunnel.model import Address, RejectionCode
 from tunnel.net.contexts import _shown_certificate
@@ -94,7 +94,7 @@ async def test_a_refusal_is_read_although_nothing_can_be_sent_any_more(contexts)
         await server.tls.send_all(
             server.handshake.challenge() + server.handshake.refuse("busy", "come later", 7.0)
         )
-        server.tls._transport._stream.receive_stream.close()
+        server.tls.transport._stream.receive_stream.close()
 
     async with against(contexts, play) as client:
         with pytest.raises(Refused, match="come later") as caught:
@@ -149,8 +149,8 @@ async def test_what_is_published_and_remembered(contexts, caplog):
         def connected():
             seen.extend(proxy.addresses for proxy in client.proxies)
 
-        reason = await hold_session(client, 1, connected)
-        assert reason == "closed by the other side"
+        ended = await hold_session(client, 1, connected)
+        assert ended == Ended("closed by the other side", stopping=False)
         assert seen == [(), (ADDRESS,)]
         assert client.proxies[1].preferred_port == ADDRESS.port
         assert client.proxies[1].request().preferred_port == ADDRESS.port

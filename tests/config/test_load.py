@@ -89,7 +89,9 @@ def test_server_defaults():
         "auth_key_file": None,
         "cert_path": None,
         "key_path": None,
+        "client_ca_path": None,
         "allow_ports": ({"first": 1, "last": 65535},),
+        "allow_publish_addrs": ("*",),
         "stats_port": None,
         "stats_addr": "127.0.0.1",
         "state_dir": None,
@@ -97,7 +99,11 @@ def test_server_defaults():
         "keepalive_interval": 5.0,
         "keepalive_timeout": 5.0,
         "shutdown_grace": 10.0,
+        "max_unauthenticated": 1024,
+        "max_connections_per_proxy": 16_384,
+        "max_connections_per_visitor": 4096,
         "rate_limit": None,
+        "clients": (),
     }
 
 
@@ -110,6 +116,8 @@ def test_client_defaults():
         "pin": (),
         "ca_cert_path": None,
         "skip_verify": False,
+        "cert_path": None,
+        "key_path": None,
         "name": None,
         "client_id": None,
         "stats_port": None,
@@ -131,6 +139,7 @@ def test_client_defaults():
                 "local_port": 3000,
                 "proxy_type": "tcp",
                 "proxy_protocol": None,
+                "allow_from": (),
             },
         ),
         "visitors": (),

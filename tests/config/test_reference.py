@@ -70,6 +70,12 @@ def test_every_old_variable():
 
 def test_the_examples_load():
     examples = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
-    server, client = [text.replace("ttk1_...", "correct-horse-battery-staple") for text in examples]
+    server, client, identities = [
+        text.replace("ttk1_...", "correct-horse-battery-staple").replace(
+            "ttv1_...", "ttv1_" + "a" * 135
+        )
+        for text in examples
+    ]
     assert load_server(server, source="x", environ={}).warnings == ()
+    assert load_server(identities, source="x", environ={}).warnings == ()
     assert load_client(client, source="x", environ={}).warnings == ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from ipaddress import ip_network
 
 import attrs
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from tunnel.config import (
     PLACEHOLDER_KEY,
     ClientConfig,
+    IdentityConfig,
     ProxyConfig,
     RateLimit,
     ServerConfig,
@@ -69,7 +71,7 @@ def test_the_placeholder_is_refused_with_the_remedy(template):
 @pytest.mark.parametrize(
     ("text", "tables"),
     [
-        (server_template(), ("server", "server.rate_limit")),
+        (server_template(), ("server", "server.rate_limit", "server.clients")),
         (client_template(), ("client", "proxies", "visitors")),
     ],
 )
@@ -80,7 +82,7 @@ def test_every_key_is_there_once_with_its_meaning(text, tables):
     assert written == [key for name in tables for key in keys(TABLES[name])]
     words = text.replace("\n# ", " ")
     assert all(key.help in words for name in tables for key in keys(TABLES[name]).values())
-    assert max(map(len, text.splitlines())) <= 100
+    assert max(len(line) for line in text.splitlines() if "verifier = " not in line) <= 100
 
 
 def switched_on(text: str, names: str = r"[a-z_]+") -> str:
@@ -91,8 +93,13 @@ def switched_on(text: str, names: str = r"[a-z_]+") -> str:
 
 def test_what_is_commented_out_can_be_switched_on():
     """Defaults and examples are right: all of them together are a valid file."""
-    server = load_server(switched_on(server_template()), source="x", environ={}).value
+    text = re.sub(r"# verifier = .*", "", server_template())
+    server = load_server(switched_on(text), source="x", environ={}).value
     assert server.auth_key_file == "auth.key"
+    assert server.clients[0].auth_key_file == "office.key"
+    text = re.sub(r"# auth_key_file = .*", "", server_template())
+    server = load_server(switched_on(text), source="x", environ={}).value
+    assert server.clients[0].verifier == "ttv1_" + "a" * 135
     assert server.rate_limit == RateLimit(requests_per_second=100, burst_size=200)
     text = re.sub(r"# skip_verify.*", "", client_template())
     client = load_client(switched_on(text), source="x", environ={}).value
@@ -132,18 +139,50 @@ def optional(of: st.SearchStrategy[object]) -> st.SearchStrategy[object]:
     return st.none() | of
 
 
+NETWORKS = st.tuples(st.ip_addresses(), st.integers(0, 32)).map(
+    lambda pair: str(ip_network(pair, strict=False))
+)
+VERIFIERS = st.text("abcdefghijklmnopqrstuvwxyz234567", min_size=135, max_size=135).map(
+    lambda text: f"ttv1_{text}"
+)
+
+
+@st.composite
+def identities(draw: st.DrawFn, name: str) -> IdentityConfig:
+    proof = {"auth_key": KEYS, "auth_key_file": PATHS, "verifier": VERIFIERS}
+    which = draw(st.sampled_from(sorted(proof)))
+    return IdentityConfig(
+        name=name,
+        **{which: draw(proof[which])},
+        allow_ports=draw(optional(tuples(RANGES))),
+        allow_publish_addrs=draw(optional(tuples(ADDRESSES))),
+        max_proxies=draw(st.integers(1, 256)),
+        max_connections=draw(st.integers(1, 2**32 - 1)),
+    )
+
+
+def secret_of(entry: IdentityConfig) -> object:
+    return entry.auth_key or entry.verifier or entry.name
+
+
 @st.composite
 def servers(draw: st.DrawFn) -> ServerConfig:
     tls = draw(optional(st.tuples(PATHS, PATHS))) or (None, None)
     in_file = draw(st.booleans())
+    names = draw(st.lists(NAMES, unique=True, max_size=2))
+    known = {secret_of(one): one for one in [draw(identities(name)) for name in names]}
+    key = draw(KEYS.filter(lambda key: key not in known))
     return ServerConfig(
         bind_addr=draw(ADDRESSES),
         bind_port=draw(st.integers(0, 65535)),
-        auth_key=None if in_file else draw(KEYS),
+        auth_key=None if in_file else key,
         auth_key_file=draw(PATHS) if in_file else None,
         cert_path=tls[0],
         key_path=tls[1],
+        client_ca_path=draw(optional(PATHS)),
         allow_ports=draw(tuples(RANGES)),
+        allow_publish_addrs=draw(tuples(ADDRESSES)),
+        clients=tuple(known.values()),
         stats_port=draw(optional(st.integers(0, 65535))),
         stats_addr=draw(ADDRESSES),
         state_dir=draw(optional(PATHS)),
@@ -174,6 +213,7 @@ def proxies(draw: st.DrawFn, name: str) -> ProxyConfig:
         local_port=None if unix else draw(PORTS),
         proxy_type=draw(st.sampled_from(["tcp", "ssh", "http/1.1", "http/2.0"])),
         proxy_protocol=draw(st.sampled_from([None, "v1", "v2"])),
+        allow_from=draw(tuples(NETWORKS) | st.just(())),
     )
 
 
@@ -187,6 +227,7 @@ def clients(draw: st.DrawFn) -> ClientConfig:
     names = draw(st.lists(NAMES, unique=True, min_size=1, max_size=3))
     delay = draw(st.floats(0.001, 1000))
     verify = draw(st.booleans())
+    tls = draw(optional(st.tuples(PATHS, PATHS))) or (None, None)
     published = {
         (one.publish_addr, one.publish_port or one.name): one
         for one in [draw(proxies(name)) for name in names]
@@ -201,6 +242,8 @@ def clients(draw: st.DrawFn) -> ClientConfig:
         pin=draw(tuples(PINS)) if verify else (),
         ca_cert_path=draw(optional(PATHS)),
         skip_verify=not verify,
+        cert_path=tls[0],
+        key_path=tls[1],
         name=draw(optional(NAMES)),
         client_id=draw(optional(st.binary(min_size=16, max_size=16).map(bytes.hex))),
         connect_timeout=draw(SECONDS),

@@ -1,9 +1,13 @@
 """Certificates as files, and what both ends agree on."""
 
 import hashlib
+import os
 import ssl
+import subprocess
+import sys
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 
 from tests.net.rig import make_contexts, memory_transports, tls_pair
 from tunnel.errors import StoreError
@@ -70,3 +74,30 @@ def test_keys_are_not_logged_for_eavesdroppers(files, monkeypatch, tmp_path):
     server = server_tls(files / "cert.pem", files / "key.pem").context
     client = client_context(ca_path=None, verify=True, check_hostname=True)
     assert server.keylog_filename is client.keylog_filename is None
+
+
+@pytest.mark.skipif(os.name != "posix", reason="terminals are made in another way there")
+def test_nobody_is_asked_for_the_password_of_a_key(files, tmp_path):
+    """OpenSSL would ask at the terminal, and the whole server would wait for an answer."""
+    password = serialization.BestAvailableEncryption(b"nobody is there to type it")
+    key = serialization.load_pem_private_key((files / "key.pem").read_bytes(), None)
+    pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    (tmp_path / "key.pem").write_bytes(key.private_bytes(pem, pkcs8, password))
+    code = (
+        "import fcntl, sys, termios\n"
+        "from pathlib import Path\n"
+        "from tunnel.net.contexts import server_tls\n"
+        "fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
+        "server_tls(Path(sys.argv[1]), Path(sys.argv[2]))\n"
+    )
+    command = [sys.executable, "-c", code, files / "cert.pem", tmp_path / "key.pem"]
+    person, terminal = os.openpty()
+    try:
+        done = subprocess.run(
+            command, stdin=terminal, capture_output=True, start_new_session=True, timeout=30
+        )
+    finally:
+        os.close(terminal)
+        os.close(person)
+    assert b"StoreError" in done.stderr
+    assert b"not encrypted" in done.stderr

@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunnel.protocol.keys import KeyFormatError, derive, generate_key, is_generated_key, mac
+from tunnel.protocol.keys import (
+    KeyFormatError,
+    Verifier,
+    derive,
+    generate_key,
+    is_generated_key,
+    mac,
+)
 
 VECTORS = json.loads((Path(__file__).parent / "data" / "keys.json").read_text())
 GENERATED = VECTORS["generated"]["auth_key"]
@@ -118,3 +125,63 @@ def test_other_keys_are_people_s_own(text):
 def test_a_key_that_is_no_text_is_an_error():
     with pytest.raises(KeyFormatError, match="UTF-8"):
         derive("from an environment \udcff variable")
+
+
+# --- Verifiers as text ------------------------------------------------------------------------
+
+HALVES = st.binary(min_size=32, max_size=32)
+VERIFIERS = st.builds(Verifier, st.binary(min_size=16, max_size=16), HALVES, HALVES)
+VERIFIER = derive(GENERATED).verifier
+WRITTEN = VERIFIER.to_text()
+
+
+def test_a_verifier_is_its_three_parts_and_a_checksum():
+    payload = VERIFIER.key_id + VERIFIER.stored_key + VERIFIER.server_key
+    checksum = hashlib.sha256(b"tls-tunnel/1 verifier checksum\0" + payload).digest()[:4]
+    prefix, _, body = WRITTEN.partition("_")
+    assert prefix == "ttv1"
+    assert base64.b32decode(body.upper() + "=") == payload + checksum
+
+
+def test_a_verifier_does_not_hold_the_key():
+    keys = derive(GENERATED)
+    raw = base64.b32decode(WRITTEN.removeprefix("ttv1_").upper() + "=")
+    assert keys.client_key not in raw
+    assert base64.b32decode(GENERATED.removeprefix("ttk1_").upper() + "=" * 6)[:32] not in raw
+
+
+@given(VERIFIERS)
+def test_a_verifier_survives_as_text(verifier):
+    text = verifier.to_text()
+    assert Verifier.from_text(text) == verifier
+    assert len(text) == 140
+    assert text.isascii()
+
+
+def test_every_mistyped_character_of_a_verifier_is_noticed():
+    for position in range(len(WRITTEN)):
+        for other in "2a":
+            typed = WRITTEN[:position] + other + WRITTEN[position + 1 :]
+            if typed != WRITTEN:
+                with pytest.raises(KeyFormatError, match="copy it again"):
+                    Verifier.from_text(typed)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "ttv1_", WRITTEN[:-1], WRITTEN + "a", WRITTEN + "\n", WRITTEN + "=", WRITTEN.upper(),
+     GENERATED, "ttv1_钥匙", WRITTEN.replace("a", "а", 1)],
+)  # fmt: skip
+def test_what_only_looks_like_a_verifier(text):
+    with pytest.raises(KeyFormatError) as caught:
+        Verifier.from_text(text)
+    assert text in ("", "ttv1_") or text not in str(caught.value)
+
+
+def test_a_verifier_is_not_taken_for_a_key():
+    with pytest.raises(KeyFormatError, match="is a verifier and no key: it goes under verifier"):
+        derive(WRITTEN)
+
+
+def test_a_verifier_is_not_shown():
+    assert WRITTEN[5:40] not in repr(VERIFIER)

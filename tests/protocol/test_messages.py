@@ -274,8 +274,46 @@ def test_a_peer_that_says_nothing_of_itself_is_treated_as_any_yamux():
 def test_optional_keys():
     entry = {"name": "web", "publish_addr": "*", "publish_port": 80}
     assert decode(frame({"type": "configure", "proxies": [entry]})) == Configure(
-        (ProxyRequest("web", "*", 80, 0, 0),)
+        (ProxyRequest("web", "*", 80, 0, 0, ()),)
     )
+
+
+def test_who_may_visit():
+    entry = {"name": "web", "publish_addr": "*", "publish_port": 80}
+    message = {"type": "configure", "proxies": [entry | {"allow_from": ["2001:DB8::0/032"]}]}
+    (wanted,) = decode(frame(message)).proxies
+    assert wanted.allow_from == ("2001:db8::/32",)
+    # Who does not say it says nothing at all: those who do not know the key read the same.
+    assert (
+        "allow_from" not in opened(encode(Configure((ProxyRequest("web", "*", 80),))))["proxies"][0]
+    )
+
+
+@pytest.mark.parametrize(
+    "networks",
+    [
+        "::/0",
+        {},
+        None,
+        [8],
+        ["::/0"] * 65,
+        ["192.0.2.1/24"],
+        ["192.0.2.1"],
+        ["example.org/24"],
+        ["1.2.3.4/255.255.255.255"],
+        ["fe80::%eth0/64"],
+        ["::/0\n"],
+        [" ::/0"],
+        ["::/-1"],
+        ["::/129"],
+        ["٣.0.0.0/8"],
+        ["0" * 60 + "::/0"],
+    ],
+)
+def test_what_is_no_list_of_networks(networks):
+    entry = {"name": "web", "publish_addr": "*", "publish_port": 80, "allow_from": networks}
+    with pytest.raises(RemoteProtocolError, match="configure: allow_from"):
+        decode(frame({"type": "configure", "proxies": [entry]}))
 
 
 def test_a_notice_of_a_later_version_is_told_apart():
@@ -366,7 +404,9 @@ def test_the_largest_honest_messages_fit():
     )
     assert decode(encode(hello)) == hello
     assert size(hello) <= limits.MAX_FRAME_BEFORE_AUTHENTICATION
-    want = ProxyRequest(name, host, 65535, 65535, 65535)
+    host_only = host.partition("%")[0]
+    networks = (f"{host_only}/128",) * (limits.MAX_ALLOW_FROM_TOGETHER // limits.MAX_PROXIES)
+    want = ProxyRequest(name, host, 65535, 65535, 65535, networks)
     assert size(Configure((want,) * limits.MAX_PROXIES)) <= limits.MAX_FRAME_AFTER_AUTHENTICATION
     reason = "\N{GRINNING FACE}" * limits.MAX_REFUSAL_TEXT
     rejected = Rejected(2**32 - 1, RejectionCode.BAD_ADDRESS, reason)

@@ -362,12 +362,14 @@ def test_a_message_of_the_largest_size(where):
 
 CHINESE, ASTRAL = "网", "\N{CJK UNIFIED IDEOGRAPH-20000}"
 LONGEST_HOST = "1111:2222:3333:4444:5555:6666:7777:8888"
+LONGEST_NETWORK = f"{LONGEST_HOST}/128"
 
 
 def most_proxies(letter):
-    """As many proxies as there may be, with names as long as there may be."""
+    """As many proxies as there may be, with names as long as there may be, and as many networks."""
+    networks = (LONGEST_NETWORK,) * (limits.MAX_ALLOW_FROM_TOGETHER // limits.MAX_PROXIES)
     return tuple(
-        ProxyRequest(f"{number:03}" + letter * 61, LONGEST_HOST, 65535, 65535, 65535)
+        ProxyRequest(f"{number:03}" + letter * 61, LONGEST_HOST, 65535, 65535, 65535, networks)
         for number in range(limits.MAX_PROXIES)
     )
 

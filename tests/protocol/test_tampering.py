@@ -292,7 +292,7 @@ def test_a_server_needs_no_more_than_its_half():
     assert heard["2b"].attempt == 1
     assert heard["2b"].client_id == CLIENT_ID
     assert heard["2b"].instance_id == INSTANCE_ID
-    assert heard["2b"].capabilities == Capabilities()
+    assert heard["2b"].capabilities == Capabilities(max_frame=65_536)
     assert one.trailing_data == b""
 
 

@@ -19,6 +19,7 @@ from tunnel.server import listener
 from tunnel.server.listener import Proxy
 from tunnel.server.publish import Publisher, Rules
 from tunnel.server.registry import Owner, Registry, Seat
+from tunnel.server.visitors import Lobby
 
 EVERY_PORT = (PortRange(1, 65535),)
 
@@ -27,7 +28,7 @@ def wanted(*asked, host="127.0.0.1", preferred=0):
     """Proxies with these ports, or (host, port) pairs."""
     pairs = [(host, ask) if isinstance(ask, int) else ask for ask in asked]
     return [
-        Proxy(number, f"proxy {number}", host, port, preferred, 80)
+        Proxy(number, f"proxy {number}", host, port, preferred, 80, Lobby().visitors("web"))
         for number, (host, port) in enumerate(pairs)
     ]
 
@@ -108,6 +109,62 @@ async def test_a_port_that_the_server_does_not_allow():
         answers = await publisher.publish_all(wanted(7011, 8999, 22))
     assert summary(answers) == [RejectionCode.NOT_ALLOWED] * 3
     assert answers[0].text == "the server allows ports 7000-7010, 9000, not 7011"
+
+
+@pytest.mark.parametrize("port", [0, 7001])
+async def test_an_address_that_the_server_does_not_allow(port):
+    rules = Rules(EVERY_PORT, frozenset(), ("192.0.2.1", "::"))
+    async with session(rules=rules) as publisher:
+        answers = await publisher.publish_all(wanted(("127.0.0.1", port), ("*", port)))
+    assert summary(answers) == [RejectionCode.NOT_ALLOWED] * 2
+    assert answers[1].text == "the server allows publish_addr 192.0.2.1, ::, not *"
+
+
+async def test_what_the_server_itself_uses_is_said_first():
+    rules = Rules((), frozenset({80}), ("192.0.2.1",))
+    async with session(rules=rules) as publisher:
+        answers = await publisher.publish_all(wanted(80, 81))
+    assert summary(answers) == [RejectionCode.RESERVED, RejectionCode.NOT_ALLOWED]
+    assert answers[1].text.startswith("the server allows ports ")
+
+
+async def test_more_proxies_than_the_identity_may_have(free_port, autojump_clock):
+    """What is beyond is not bound, and is as soon as there is a place."""
+    registry = Registry()
+    async with session(registry) as holder, session(registry, name="other") as publisher:
+        for seat in (holder.seat, publisher.seat):
+            seat.max_proxies = 1
+        [answer] = await holder.publish_all(wanted(0))
+        assert isinstance(answer, Bound)
+        [proxy] = wanted(free_port)
+        [answer] = await publisher.publish_all([proxy])
+        assert (answer.code, answer.code.passes) == (RejectionCode.LIMIT, True)
+        assert is_free(Address("127.0.0.1", free_port))
+        assert holder.seat.probes == 1
+        later = []
+
+        async def keep_trying():
+            later.append(await publisher.keep_trying(proxy))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(keep_trying)
+            await trio.sleep(10)
+            assert later == []
+            holder.nursery.cancel_scope.cancel()
+        assert later == [Bound(0, (Address("127.0.0.1", free_port),))]
+
+
+async def test_of_other_identities_nobody_is_asked_for_a_place(autojump_clock):
+    registry = Registry()
+    async with (
+        session(registry, identity="another key") as holder,
+        session(registry) as publisher,
+    ):
+        publisher.seat.max_proxies = 1
+        answers = await holder.publish_all(wanted(0, 0))
+        answers = await publisher.publish_all(wanted(0, 0))
+        assert summary(answers) == ["bound", RejectionCode.LIMIT]
+        assert holder.seat.probes == publisher.seat.probes == 0
 
 
 @pytest.mark.parametrize(

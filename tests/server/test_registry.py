@@ -6,7 +6,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from tunnel.errors import Refused
 from tunnel.model import Address, RefusalCode
-from tunnel.server.registry import Owner, Registry, Seat, overlap
+from tunnel.server.registry import Owner, Registry, Seat, covers, overlap
 
 OWNER = Owner("key", "configuration")
 
@@ -218,6 +218,58 @@ def test_who_holds_a_port(registry):
     assert registry.holder("*", 80) is other
     registry.release(other, "127.0.0.2", 80)
     assert registry.holder("*", 80) is None
+
+
+def test_how_many_ports_an_identity_holds(registry):
+    one, other = make_seat(), make_seat(owner=Owner("key", "other"))
+    stranger = make_seat(owner=Owner("another key", "one"))
+    for seat in (one, other, stranger):
+        assert not registry.full(seat)
+        seat.max_proxies = 2
+    registry.hold(one, "127.0.0.1", 80)
+    assert not registry.full(other)
+    registry.hold(other, "127.0.0.1", 81)
+    assert registry.full(one)
+    assert registry.full(other)
+    assert not registry.full(stranger)
+    assert set(registry.holders("key")) == {one, other}
+    assert registry.holders("another key") == ()
+    registry.hold(stranger, "127.0.0.2", 80)
+    registry.release(one, "127.0.0.1", 80)
+    assert not registry.full(one)
+    assert registry.holders("key") == (other,)
+    registry.release(other, "127.0.0.1", 81)
+    registry.release(stranger, "127.0.0.2", 80)
+    assert registry._held == {}
+
+
+def test_one_session_may_hold_several_ports(registry):
+    seat = make_seat()
+    for port in (80, 81):
+        registry.hold(seat, "127.0.0.1", port)
+    registry.release(seat, "127.0.0.1", 80)
+    assert registry.holders("key") == (seat,)
+    registry.release(seat, "127.0.0.1", 81)
+    assert registry.holders("key") == ()
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        ("*", "127.0.0.1", True),
+        ("*", "*", True),
+        ("127.0.0.1", "*", False),
+        ("0.0.0.0", "127.0.0.1", True),
+        ("0.0.0.0", "*", False),
+        ("127.0.0.1", "0.0.0.0", False),
+        ("0.0.0.0", "::1", False),
+        ("::", "::1", True),
+        ("::1", "0:0::1", True),
+        ("192.0.2.1", "192.0.2.2", False),
+    ],
+)
+def test_which_address_means_which(one, other, expected):
+    assert covers(one, other) is expected
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """A server that has no descriptor left says so once, and goes on when it has some again."""
 
 import errno
+import select
 
 import pytest
 import trio
@@ -67,3 +68,49 @@ async def test_for_visitors(certificate, carrier, shortage, caplog):
             assert await visitor.receive_some() == b"x"
         [complaint] = complaints(caplog)
         assert complaint.proxy == "web"
+
+
+async def test_for_visitors_of_many_proxies(certificate, shortage, caplog):
+    """They share one line of the log, and all are served when it is over."""
+    shortage.install(listener)
+    async with world(certificate) as tunnel:
+        service = await tunnel.start_service()
+        await tunnel.start_server()
+        handle = await tunnel.start_client(*(proxy(service, name=f"p{n}") for n in range(10)))
+        shortage.on = True
+        visitors = [await visit(published.addresses[0]) for published in handle.statistics()]
+        await shortage.lasted.wait()
+        shortage.on = False
+        for visitor in visitors:
+            async with visitor:
+                await visitor.send_all(b"x")
+                assert await visitor.receive_some() == b"x"
+        assert len(complaints(caplog)) == 1
+
+
+@pytest.mark.parametrize("side", ["server", "client"])
+async def test_a_visitor_who_takes_the_last_descriptor(certificate, monkeypatch, side):
+    """A link's first visitor needs one for the epoll as well: he is reset, and that is all."""
+    really = select.epoll
+    made = []
+
+    def epoll():
+        made.append(side)
+        if len(made) == ("server", "client").index(side) + 1:  # the server's comes first
+            raise OSError(errno.EMFILE, "Too many open files")
+        return really()
+
+    async with world(certificate, "hub") as tunnel:
+        service = await tunnel.start_service()
+        await tunnel.start_server()
+        handle = await tunnel.start_client(proxy(service))
+        address = handle.statistics()[0].addresses[0]
+        monkeypatch.setattr(select, "epoll", epoll)
+        async with await visit(address) as visitor:
+            with pytest.raises(trio.BrokenResourceError):
+                await visitor.receive_some()
+        async with await visit(address) as visitor:
+            await visitor.send_all(b"x")
+            assert await visitor.receive_some() == b"x"
+        [session] = tunnel.server.sessions.values()
+        assert session.link.carrier.count == session.link.stream_count - 1 == 1

@@ -175,11 +175,31 @@ def cert(
 
 @app.command()
 @command
-def keygen() -> None:
+def keygen(
+    verifier: Annotated[
+        bool,
+        typer.Option(
+            "--verifier", help="And its verifier, for the server's file: no secret of the client."
+        ),
+    ] = False,
+    key_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="With --verifier: of the key in this file, not a new."),
+    ] = None,
+) -> None:
     """Print a new 256-bit key, for auth_key."""
-    from tunnel.cli.making import new_key
+    from tunnel.cli import making
 
-    print(new_key())
+    if key_file is not None and not verifier:
+        raise typer.BadParameter("is for --verifier", param_hint="--key-file")
+    if not verifier:
+        print(making.new_key())
+    elif key_file is not None:
+        print(f'verifier = "{making.verifier_of_file(key_file)}"')
+    else:
+        key = making.new_key()
+        print(f'auth_key = "{key}"')
+        print(f'verifier = "{making.verifier_of(key)}"')
 
 
 def single(name: str) -> None:

@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from tunnel import store
 from tunnel.config.load import Loaded, detect, examine
 from tunnel.config.load import load_client as parse_client
 from tunnel.config.load import load_server as parse_server
+from tunnel.config.locate import Path as Place
 from tunnel.config.locate import locate
-from tunnel.config.model import ClientConfig, Kind, ServerConfig
+from tunnel.config.model import ClientConfig, IdentityConfig, Kind, ServerConfig
+from tunnel.config.notes import dotted
 from tunnel.config.report import Report
 from tunnel.errors import Fault, StoreError
-from tunnel.protocol.keys import KeyFormatError, is_generated_key
+from tunnel.protocol.keys import KeyFormatError, Verifier, is_generated_key
 
 logger = logging.getLogger(__name__)
 
 C = TypeVar("C", ServerConfig, ClientConfig)
+#: What has a key.
+Entry: TypeAlias = ServerConfig | ClientConfig | IdentityConfig
 
 #: The keys that name a file which must be there when the program starts, and which are secret.
-FILES = {"cert_path": False, "key_path": True, "auth_key_file": True, "ca_cert_path": False}
+FILES = {
+    "cert_path": False,
+    "key_path": True,
+    "auth_key_file": True,
+    "ca_cert_path": False,
+    "client_ca_path": False,
+}
 
 
 def load_server(path: Path) -> ServerConfig:
@@ -59,7 +70,7 @@ def check(path: Path) -> Report:
     found = examine(text, kind, os.environ)
     errors, warnings = list(found.errors), list(found.warnings)
     if found.value is not None and kind is not None:
-        errors += _mistyped_key(text, kind, found.value)
+        errors += _mistyped_keys(text, kind, found.value)
         warnings += [*_exposure(path, found.value), *_references(path, found.value)]
     return Report(kind, tuple(errors), tuple(warnings))
 
@@ -103,18 +114,30 @@ def _log(path: Path, warnings: Iterable[Fault]) -> None:
         logger.warning("Configuration", extra={"file": place, **key, "warning": warning.message})
 
 
-def _mistyped_key(text: str, kind: Kind, value: ServerConfig | ClientConfig) -> Iterator[Fault]:
-    """An error if the key looks like a generated one and its checksum does not fit."""
-    try:
-        is_generated_key(value.auth_key or "")
-    except KeyFormatError as error:
-        yield Fault(locate(text, (kind.value, "auth_key")), f"{kind.value}.auth_key", str(error))
+def _mistyped_keys(text: str, kind: Kind, value: ServerConfig | ClientConfig) -> Iterator[Fault]:
+    """An error for each key or verifier that looks like a generated one and has been changed."""
+    tables: dict[Place, Entry] = {(kind.value,): value}
+    tables |= {(kind.value, "clients", i): entry for i, entry in enumerate(_identities(value))}
+    for path, entry in tables.items():
+        key = "auth_key" if entry.auth_key is not None else "verifier"
+        try:
+            is_generated_key(entry.auth_key or "")
+            if isinstance(entry, IdentityConfig) and entry.verifier is not None:
+                Verifier.from_text(entry.verifier)
+        except KeyFormatError as error:
+            yield Fault(locate(text, (*path, key)), dotted((*path, key)), str(error))
+
+
+def _identities(value: ServerConfig | ClientConfig) -> tuple[IdentityConfig, ...]:
+    return value.clients if isinstance(value, ServerConfig) else ()
 
 
 def _exposure(path: Path, value: ServerConfig | ClientConfig) -> Iterator[Fault]:
     """A warning if the file holds the key and others can read it."""
-    holds_key = value.auth_key is not None and "TLS_TUNNEL_AUTH_KEY" not in os.environ
-    if holds_key and (problem := store.exposed(path)):
+    own = value.auth_key is not None and "TLS_TUNNEL_AUTH_KEY" not in os.environ
+    # Of a verifier, too, a stranger could make something: see `Verifier.to_text`.
+    others = any(entry.auth_key or entry.verifier for entry in _identities(value))
+    if (own or others) and (problem := store.exposed(path)):
         yield Fault(None, "auth_key", problem)
 
 
@@ -123,15 +146,17 @@ def _references(path: Path, value: ServerConfig | ClientConfig) -> Iterator[Faul
 
     Not an error: a configuration may be checked on another machine than the one it is for.
     """
-    for key, secret in FILES.items():
-        if (named := getattr(value, key, None)) is None:
+    entries: dict[str, Entry] = {"": value}
+    entries |= {f"server.clients[{i}].": entry for i, entry in enumerate(_identities(value))}
+    for place, key in itertools.product(entries, FILES):
+        if (named := getattr(entries[place], key, None)) is None:
             continue
         try:
             file = store.resolve(named, beside=path.parent)
         except StoreError as error:
-            yield Fault(None, key, str(error))
+            yield Fault(None, place + key, str(error))
             continue
         if not os.access(file, os.R_OK):
-            yield Fault(None, key, f"there is no file {file}, or it cannot be read")
-        elif secret and (problem := store.exposed(file)):
-            yield Fault(None, key, problem)
+            yield Fault(None, place + key, f"there is no file {file}, or it cannot be read")
+        elif FILES[key] and (problem := store.exposed(file)):
+            yield Fault(None, place + key, problem)

@@ -13,7 +13,7 @@ from tunnel.config.load import load_client, load_server
 from tunnel.config.template import client_template, server_template
 from tunnel.errors import StoreError
 from tunnel.model import Address
-from tunnel.protocol.keys import KEY_SIZE, generate_key
+from tunnel.protocol.keys import KEY_SIZE, derive, generate_key
 from tunnel.store import File
 
 _NEXT_STEPS = """\
@@ -31,6 +31,25 @@ server.toml, client.toml and key.pem hold secrets: copy them over a safe way suc
 def new_key() -> str:
     """A fresh key for `auth_key`."""
     return generate_key(secrets.token_bytes(KEY_SIZE))
+
+
+def verifier_of(key: str) -> str:
+    """What the server's file says of a client whose key it shall not know.
+
+    Raises:
+      KeyFormatError: the key is cut or mistyped.
+    """
+    return derive(key).verifier.to_text()
+
+
+def verifier_of_file(path: Path) -> str:
+    """The same for the key in a file.
+
+    Raises:
+      StoreError: it cannot be read, or holds no key that can be used.
+      KeyFormatError: the key is cut or mistyped.
+    """
+    return verifier_of(store.read_auth_key(path))
 
 
 def server_text(

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import attrs
+
+from tunnel import limits
 
 
 @attrs.define(eq=False)
 class Backoff:
     """A fixed delay; or, with a larger maximum, one that doubles from attempt to attempt.
 
-    A delay that grows also varies, so that a thousand clients of a server that was restarted do
-    not come back in the same second.
+    A delay that grows also varies, and so does the short one towards a server that is being
+    restarted: a thousand clients must not come back in one moment.
 
     Args:
       first: the first delay, seconds.
@@ -24,6 +27,7 @@ class Backoff:
     largest: float
     vary: Callable[[], float]
     _next: float = attrs.field(init=False)
+    _restart_until: float = attrs.field(default=-math.inf, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.reset()
@@ -32,8 +36,20 @@ class Backoff:
         """The last session was a good one."""
         self._next = self.first
 
-    def delay(self) -> float:
-        """Seconds to wait this time."""
+    def expect_restart(self, now: float) -> None:
+        """The server said that it stops: delays are short for `limits.RESTART_PATIENCE`."""
+        self._restart_until = now + limits.RESTART_PATIENCE
+        self.reset()
+
+    def server_is_back(self) -> None:
+        """It answered, whatever it said."""
+        self._restart_until = -math.inf
+
+    def delay(self, now: float) -> float:
+        """Seconds to wait this time; `now` is of a clock that only moves forward."""
+        if now < self._restart_until:
+            spread = limits.RESTART_DELAY_LONGEST - limits.RESTART_DELAY_SHORTEST
+            return min(self.first, limits.RESTART_DELAY_SHORTEST + spread * self.vary())
         if self.largest <= self.first:
             return self.first
         delay = self._next * (0.5 + 0.5 * self.vary())

@@ -16,6 +16,16 @@ from tunnel.net.dial import connect_tcp
 from tunnel.net.tls import TlsStream
 from tunnel.net.transport import SocketTransport
 
+#: TLS alerts (RFC 8446 section 6.2) about a certificate, as OpenSSL's names for them end.
+_REFUSED = (
+    "ALERT_BAD_CERTIFICATE",
+    "ALERT_UNSUPPORTED_CERTIFICATE",
+    "ALERT_CERTIFICATE_REVOKED",
+    "ALERT_CERTIFICATE_EXPIRED",
+    "ALERT_CERTIFICATE_UNKNOWN",
+    "ALERT_UNKNOWN_CA",
+)
+
 
 @attrs.frozen
 class Dialler:
@@ -83,3 +93,20 @@ class Dialler:
 def leaf_hash(tls: TlsStream) -> bytes:
     """What binds the proofs to the certificate that this end sees."""
     return hashlib.sha256(tls.peer_certificate() or b"").digest()
+
+
+def certificate_advice(error: trio.BrokenResourceError) -> str | None:
+    """What to do if this end of a connection means that the server wants another certificate."""
+    reason = getattr(error.__cause__, "reason", None) or ""
+    if reason.endswith("ALERT_CERTIFICATE_REQUIRED"):
+        return (
+            "the server asks for a client certificate: set cert_path and key_path in [client] "
+            "to one that an authority in the server's client_ca_path issued"
+        )
+    if reason.endswith(_REFUSED):
+        why = reason.partition("ALERT_")[2].lower().replace("_", " ")
+        return (
+            f"the server does not accept this client's certificate ({why}): set cert_path and "
+            "key_path to one that an authority in the server's client_ca_path issued"
+        )
+    return None

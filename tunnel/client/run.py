@@ -15,6 +15,7 @@ from tunnel.client.backoff import Backoff
 from tunnel.client.session import Client, hold_session
 from tunnel.errors import LinkLost, Refused, RemoteProtocolError
 from tunnel.handles import ClientHandle, ClientState
+from tunnel.net.clock import SleepDetector, sleep_while_awake
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +32,7 @@ async def run_client(
     state = AsyncValue(ClientState.CONNECTING)
     # Not a secret: it only keeps clients from coming back in step.
     delays = Backoff(client.reconnect_delay, client.reconnect_max_delay, random.random)
+    detector = SleepDetector()
     task_status.started(
         ClientHandle(state, lambda: tuple(proxy.statistics() for proxy in client.proxies))
     )
@@ -40,9 +42,11 @@ async def run_client(
             logger.info("Connecting", extra={"attempt": attempt})
             hint = await _attempt(client, attempt, delays, state)
             state.value = ClientState.WAITING
-            delay = max(delays.delay(), hint)
+            delay = max(delays.delay(trio.current_time()), hint)
             logger.info(f"Reconnecting in {round(delay, 3):g} seconds")
-            await trio.sleep(delay)
+            if await sleep_while_awake(delay, detector):
+                logger.info("This machine slept")
+                delays.reset()  # what went wrong before concerns another network, perhaps
     finally:
         logger.info("Client stopped")
 
@@ -58,14 +62,18 @@ async def _attempt(
         nonlocal stable_at
         stable_at = trio.current_time() + limits.STABLE_SESSION
         state.value = ClientState.CONNECTED
+        delays.server_is_back()
         published = sum(1 for proxy in client.proxies if proxy.addresses)
         logger.info("Connected", extra={"published": published, "proxies": len(client.proxies)})
 
     try:
-        reason = await hold_session(client, attempt, connected)
-        logger.warning("Connection lost", extra={"reason": reason})
+        ended = await hold_session(client, attempt, connected)
+        logger.warning("Connection lost", extra={"reason": ended.reason})
+        if ended.stopping:
+            delays.expect_restart(trio.current_time())
     except* Refused as group:
         hint = _log_refused(group)
+        delays.server_is_back()
     except* (LinkLost, RemoteProtocolError, trio.BrokenResourceError) as group:
         logger.warning("Connection lost", extra={"reason": str(group.exceptions[0])})
     except* trio.TooSlowError:

@@ -12,10 +12,11 @@ import attrs
 import trio
 
 from tunnel import limits
-from tunnel.client.connect import leaf_hash
+from tunnel.client.connect import certificate_advice, leaf_hash
 from tunnel.client.dialling import accept_visitors
 from tunnel.client.proxy import LocalProxy
-from tunnel.errors import RemoteProtocolError
+from tunnel.errors import LinkLost, RemoteProtocolError
+from tunnel.net.clock import SleepDetector, sleep_while_awake
 from tunnel.net.control import Control
 from tunnel.net.framed import next_event
 from tunnel.net.link import Link
@@ -77,8 +78,21 @@ class Client:
     instance_id: str = attrs.field(factory=lambda: secrets.token_hex(16), init=False)
 
 
-async def hold_session(client: Client, attempt: int, connected: Callable[[], None]) -> str:
-    """One connection: dial, prove, publish, serve; returns why it ended.
+@attrs.frozen
+class Ended:
+    """How a session came to its end.
+
+    Args:
+      reason: for a log line.
+      stopping: the server had said that it stops.
+    """
+
+    reason: str
+    stopping: bool = False
+
+
+async def hold_session(client: Client, attempt: int, connected: Callable[[], None]) -> Ended:
+    """One connection: dial, prove, publish, serve; returns how it ended.
 
     Args:
       client: what to do.
@@ -100,11 +114,12 @@ async def hold_session(client: Client, attempt: int, connected: Callable[[], Non
                     await nursery.start(proxy.serve)
                 by_id = _publish(client.proxies, configured.answers)
                 link = _link(tls, client, by_id, proved, early)
-                _open_control(link, by_id)
+                stopping = _open_control(link, by_id)
+                nursery.start_soon(_probe_after_sleep, link)
                 connected()
                 reason = await link.run()
                 nursery.cancel_scope.cancel()
-            return reason
+            return Ended(reason, stopping.is_set())
         finally:
             tls.abort()
 
@@ -123,7 +138,13 @@ async def _introduce(
         attempt=attempt,
         capabilities=OWN,
     )
-    challenge = await next_event(handshake, tls)
+    try:
+        challenge = await next_event(handshake, tls)
+    except trio.BrokenResourceError as error:
+        # With TLS 1.3 the server looks at the client's certificate when the client is through.
+        if (advice := certificate_advice(error)) is None:
+            raise
+        raise LinkLost(advice) from error
     assert isinstance(challenge, ChallengeReceived)  # the handshake's table  # noqa: S101
     await _send(tls, handshake.authenticate())
     proved = await next_event(handshake, tls)
@@ -188,8 +209,21 @@ def _link(
     return Link(tls, Role.CLIENT, settings, accept, carrier=client.carrier, early=early)
 
 
-def _open_control(link: Link, by_id: dict[int, LocalProxy]) -> None:
-    """Open the control stream, on which the server says what changes; the session ends with it."""
+async def _probe_after_sleep(link: Link) -> None:
+    """Ask for a sign of life when this machine has slept: the server gave up on it, most likely."""
+    detector = SleepDetector()
+    while True:
+        await sleep_while_awake(math.inf, detector)
+        if not await link.answers():
+            link.lose("no sign of life since this machine slept")
+
+
+def _open_control(link: Link, by_id: dict[int, LocalProxy]) -> trio.Event:
+    """Open the control stream, on which the server says what changes; the session ends with it.
+
+    The event is set when the server says that it stops.
+    """
+    stopping = trio.Event()
 
     def heard(notice: Message | Unknown) -> None:
         match notice:
@@ -197,8 +231,10 @@ def _open_control(link: Link, by_id: dict[int, LocalProxy]) -> None:
                 by_id[proxy_id].published(addresses)
             case Stopping():
                 logger.info("Server stops", extra={"visitors": link.carrier.count})
+                stopping.set()
             case _:
                 logger.debug("Notice ignored", extra={"notice": notice.kind})
 
     stream_id = link.open_stream()
     link.attach(stream_id, Control(link, stream_id, heard))
+    return stopping

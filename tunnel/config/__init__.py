@@ -4,6 +4,7 @@ from tunnel.config.load import Loaded, detect, load_client, load_server
 from tunnel.config.locate import locate
 from tunnel.config.model import (
     ClientConfig,
+    IdentityConfig,
     Kind,
     ProxyConfig,
     RateLimit,
@@ -17,6 +18,7 @@ from tunnel.config.values import PLACEHOLDER_KEY
 __all__ = [
     "PLACEHOLDER_KEY",
     "ClientConfig",
+    "IdentityConfig",
     "Kind",
     "Loaded",
     "ProxyConfig",

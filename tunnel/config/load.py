@@ -12,6 +12,7 @@ from tunnel.config.legacy import OLD_VARIABLES
 from tunnel.config.locate import Lines
 from tunnel.config.model import (
     ClientConfig,
+    IdentityConfig,
     Kind,
     ProxyConfig,
     RateLimit,
@@ -157,8 +158,9 @@ def _server(document: Document, environ: Mapping[str, str], notes: Notes) -> Val
     file = one_table(document, path, notes)
     if file is None:
         return {}
-    values = read_table(ServerConfig, file, path, notes, nested=("rate_limit",))
+    values = read_table(ServerConfig, file, path, notes, nested=("rate_limit", "clients"))
     values["rate_limit"] = _rate_limit(file, notes)
+    values["clients"] = _identities(file, notes)
     read_variables(ServerConfig, values, environ, notes)
     rules.server(file, values, notes)
     return values
@@ -171,6 +173,14 @@ def _rate_limit(server: Document, notes: Notes) -> RateLimit | None:
         return None
     values = read_table(RateLimit, file, path, notes)
     return None if notes.errors else RateLimit(**values)
+
+
+def _identities(server: Document, notes: Notes) -> tuple[IdentityConfig, ...]:
+    path = ("server", "clients")
+    files = many_tables(server, path, notes).items()
+    tables = {i: read_table(IdentityConfig, file, (*path, i), notes) for i, file in files}
+    rules.identities(tables, notes)
+    return () if notes.errors else tuple(IdentityConfig(**values) for values in tables.values())
 
 
 def _client(document: Document, environ: Mapping[str, str], notes: Notes) -> Values:
@@ -195,14 +205,14 @@ def _client(document: Document, environ: Mapping[str, str], notes: Notes) -> Val
 
 
 def _proxies(document: Document, notes: Notes) -> tuple[ProxyConfig, ...]:
-    files = many_tables(document, "proxies", notes).items()
+    files = many_tables(document, ("proxies",), notes).items()
     tables = {i: read_table(ProxyConfig, file, ("proxies", i), notes) for i, file in files}
     rules.proxies(tables, notes)
     return () if notes.errors else tuple(ProxyConfig(**values) for values in tables.values())
 
 
 def _visitors(document: Document, notes: Notes) -> tuple[VisitorConfig, ...]:
-    files = many_tables(document, "visitors", notes).items()
+    files = many_tables(document, ("visitors",), notes).items()
     tables = {i: read_table(VisitorConfig, file, ("visitors", i), notes) for i, file in files}
     rules.visitors(tables, notes)
     return () if notes.errors else tuple(VisitorConfig(**values) for values in tables.values())

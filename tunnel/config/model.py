@@ -1,23 +1,32 @@
-"""The two configurations, and for each key what it takes and what it is for.
+"""The two configurations: all their tables.
 
-The classes below are the schema: the loader, the templates and the reference are made from them.
+The classes are the schema: the loader, the templates and the reference are made from them.
 """
 
 from __future__ import annotations
 
 import enum
-from functools import cache
-from typing import Annotated, Any, Final, get_args, get_type_hints
+from typing import Final
 
-import attrs
+from tunnel.config.client import ClientConfig, ProxyConfig, VisitorConfig
+from tunnel.config.keys import Key, Table, keys, required
+from tunnel.config.server import IdentityConfig, RateLimit, ServerConfig
 
-from tunnel import limits
-from tunnel.config import values
-from tunnel.config.values import ValueType
-from tunnel.model import ANY, PortRange
-
-LOOPBACK: Final = "127.0.0.1"
-PROXY_TYPES: Final = ("tcp", "ssh", "http/1.1", "http/2.0")
+__all__ = [
+    "TABLES",
+    "ClientConfig",
+    "IdentityConfig",
+    "Key",
+    "Kind",
+    "ProxyConfig",
+    "RateLimit",
+    "ServerConfig",
+    "Table",
+    "VisitorConfig",
+    "header",
+    "keys",
+    "required",
+]
 
 
 class Kind(enum.StrEnum):
@@ -27,316 +36,19 @@ class Kind(enum.StrEnum):
     CLIENT = "client"
 
 
-@attrs.frozen
-class Key:
-    """What a file may say under one key.
-
-    Args:
-      type: what it takes.
-      help: what it is for, on one line.
-      example: what a template shows, commented out, where there is no default to show.
-      env: the environment variable that goes before the file.
-    """
-
-    type: ValueType[Any]
-    help: str
-    example: object = None
-    env: str | None = None
-
-
-@attrs.frozen(kw_only=True)
-class RateLimit:
-    """``[server.rate_limit]``: new connections, counted before TLS."""
-
-    requests_per_second: Annotated[
-        int, Key(values.count(1, 2**32 - 1), "New connections per second.", 100)
-    ]
-    burst_size: Annotated[
-        int, Key(values.count(1, 2**32 - 1), "How many may come at once after a pause.", 200)
-    ]
-
-
-@attrs.frozen(kw_only=True)
-class ServerConfig:
-    """``[server]``: times are seconds, paths are relative to this file.
-
-    Exactly one of `auth_key` and `auth_key_file` is set; so are both or neither of `cert_path` and
-    `key_path`.
-    """
-
-    bind_addr: Annotated[
-        str, Key(values.ADDRESS, 'Where clients connect to; "*" is every address, IPv4 and IPv6.')
-    ] = ANY
-    bind_port: Annotated[int, Key(values.PORT_OR_ANY, "0 takes any free port and logs it.")] = (
-        limits.SERVER_PORT
-    )
-    auth_key: Annotated[
-        str | None,
-        Key(
-            values.AUTH_KEY,
-            "The secret that server and clients share; `tls-tunnel keygen` makes one.",
-            values.PLACEHOLDER_KEY,
-            env="TLS_TUNNEL_AUTH_KEY",
-        ),
-    ] = attrs.field(default=None, repr=False)
-    auth_key_file: Annotated[
-        str | None, Key(values.PATH, "Or a file that holds it, instead of auth_key.", "auth.key")
-    ] = None
-    cert_path: Annotated[
-        str | None,
-        Key(
-            values.PATH,
-            "Certificate chain (PEM). Without these two one is made once and kept in state_dir.",
-            "cert.pem",
-        ),
-    ] = None
-    key_path: Annotated[str | None, Key(values.PATH, "Its private key (PEM).", "key.pem")] = None
-    allow_ports: Annotated[
-        tuple[PortRange, ...], Key(values.PORT_RANGES, "The ports that clients may publish.")
-    ] = (PortRange(1, 65535),)
-    stats_port: Annotated[
-        int | None,
-        Key(values.PORT_OR_ANY, "HTTP statistics on this port; off while not set.", 9090),
-    ] = None
-    stats_addr: Annotated[str, Key(values.ADDRESS, "Their address. They ask for no password.")] = (
-        LOOPBACK
-    )
-    state_dir: Annotated[
-        str | None,
-        Key(
-            values.DIRECTORY,
-            "Where things are kept. Default: $STATE_DIRECTORY, else the XDG state directory.",
-            "/var/lib/tls-tunnel",
-        ),
-    ] = None
-    handshake_timeout: Annotated[
-        float, Key(values.SECONDS, "Seconds for TLS, authentication and configuration together.")
-    ] = limits.HANDSHAKE_TIMEOUT
-    keepalive_interval: Annotated[
-        float,
-        Key(values.SECONDS, "Seconds of silence before a client is asked for a sign of life."),
-    ] = limits.KEEPALIVE_INTERVAL
-    keepalive_timeout: Annotated[
-        float, Key(values.SECONDS, "Seconds of silence after that before it counts as gone.")
-    ] = limits.KEEPALIVE_TIMEOUT
-    shutdown_grace: Annotated[
-        float,
-        Key(values.SECONDS_OR_NONE, "Seconds that live connections get when the server stops."),
-    ] = limits.SHUTDOWN_GRACE
-    rate_limit: RateLimit | None = None
-
-
-@attrs.frozen(kw_only=True)
-class ProxyConfig:
-    """``[[proxies]]``: a local service and the server's port that it is published on."""
-
-    name: Annotated[str, Key(values.NAME, "Names it in logs and statistics; unique.", "web")]
-    publish_addr: Annotated[
-        str,
-        Key(
-            values.ADDRESS,
-            'An address of the server; "0.0.0.0" is IPv4 only, "::" is IPv6 only, "*" is both.',
-        ),
-    ] = ANY
-    publish_port: Annotated[
-        int, Key(values.PORT_OR_ANY, "The server's port; 0 takes any free one it allows.", 8080)
-    ]
-    local_addr: Annotated[
-        str, Key(values.LOCAL, 'Where the service is; also "unix:/path", without local_port.')
-    ] = LOOPBACK
-    local_port: Annotated[int | None, Key(values.PORT, "The port of the service.", 3000)] = None
-    proxy_type: Annotated[
-        str,
-        Key(
-            values.choice(*PROXY_TYPES),
-            "For old files: every visitor gets a local connection of its own, whatever it says.",
-        ),
-    ] = "tcp"
-    proxy_protocol: Annotated[
-        str | None,
-        Key(
-            values.PROXY_PROTOCOL,
-            "Tell the service the visitor's address by a PROXY protocol header; off while not set.",
-            "v2",
-        ),
-    ] = None
-
-    @property
-    def unix_path(self) -> str | None:
-        """The path of the service's Unix socket, if it has one."""
-        unix = self.local_addr.startswith(values.UNIX)
-        return self.local_addr.removeprefix(values.UNIX) if unix else None
-
-
-@attrs.frozen(kw_only=True)
-class VisitorConfig:
-    """``[[visitors]]``: another client's proxy, reached through the server at a local port."""
-
-    name: Annotated[str, Key(values.NAME, "The name of the other client's proxy.", "database")]
-    publish_port: Annotated[int, Key(values.PORT, "The port that it is published on.", 5432)]
-    bind_addr: Annotated[str, Key(values.ADDRESS, "The local address to listen on.")] = LOOPBACK
-    bind_port: Annotated[int, Key(values.PORT, "The local port to listen on.", 15432)]
-    proxy_type: Annotated[
-        str, Key(values.choice(*PROXY_TYPES), "For old files; makes no difference.")
-    ] = "tcp"
-
-
-@attrs.frozen(kw_only=True)
-class ClientConfig:
-    """``[client]``: times are seconds, paths are relative to this file.
-
-    Exactly one of `auth_key` and `auth_key_file` is set. `server_addr` and `pin` hold one entry for
-    a plain text and several for a list.
-    """
-
-    server_addr: Annotated[
-        tuple[str, ...],
-        Key(
-            values.HOSTS,
-            "Name or address of the server, or a list that is tried in turn.",
-            "tunnel.example.com",
-        ),
-    ]
-    server_port: Annotated[int, Key(values.PORT, "The server's bind_port.")] = limits.SERVER_PORT
-    auth_key: Annotated[
-        str | None,
-        Key(
-            values.AUTH_KEY,
-            "The server's auth_key.",
-            values.PLACEHOLDER_KEY,
-            env="TLS_TUNNEL_AUTH_KEY",
-        ),
-    ] = attrs.field(default=None, repr=False)
-    auth_key_file: Annotated[
-        str | None, Key(values.PATH, "Or a file that holds it, instead of auth_key.", "auth.key")
-    ] = None
-    pin: Annotated[
-        tuple[str, ...],
-        Key(
-            values.PINS,
-            "Trust only this key of the server, or one of a list, whatever its certificate's names;"
-            " with ca_cert_path both must hold.",
-            "sha256:" + "0" * 64,
-        ),
-    ] = ()
-    ca_cert_path: Annotated[
-        str | None,
-        Key(
-            values.PATH,
-            "Trust the authorities in this file (PEM) instead of the system's.",
-            "ca.pem",
-        ),
-    ] = None
-    skip_verify: Annotated[
-        bool, Key(values.SWITCH, "Do not verify the server. Anyone on the way can be it.")
-    ] = False
-    name: Annotated[
-        str | None,
-        Key(values.NAME, "Names this client in the server's logs. Default: host name.", "office"),
-    ] = None
-    client_id: Annotated[
-        str | None,
-        Key(
-            values.IDENTIFIER,
-            "Tells this client from others with the same key. Default: made once and kept in"
-            " state_dir.",
-            "0123456789abcdef" * 2,
-        ),
-    ] = None
-    stats_port: Annotated[
-        int | None,
-        Key(values.PORT_OR_ANY, "HTTP statistics on this port; off while not set.", 9091),
-    ] = None
-    stats_addr: Annotated[str, Key(values.ADDRESS, "Their address. They ask for no password.")] = (
-        LOOPBACK
-    )
-    state_dir: Annotated[
-        str | None,
-        Key(
-            values.DIRECTORY,
-            "Where client_id is kept. Default: $STATE_DIRECTORY, else the XDG state directory.",
-            "/var/lib/tls-tunnel",
-        ),
-    ] = None
-    connect_timeout: Annotated[
-        float, Key(values.SECONDS, "Seconds for name, TCP, TLS and handshake together.")
-    ] = limits.CONNECT_TIMEOUT
-    reconnect_delay: Annotated[
-        float,
-        Key(
-            values.SECONDS,
-            "Seconds from a lost connection to the next attempt.",
-            env="TLS_TUNNEL_RECONNECT_DELAY_SECS",
-        ),
-    ] = limits.RECONNECT_DELAY
-    reconnect_max_delay: Annotated[
-        float,
-        Key(
-            values.SECONDS,
-            "More than reconnect_delay lets it grow up to this, with jitter. Default:"
-            " reconnect_delay.",
-            60,
-        ),
-    ] = attrs.field(default=attrs.Factory(lambda self: self.reconnect_delay, takes_self=True))
-    keepalive_interval: Annotated[
-        float,
-        Key(values.SECONDS, "Seconds of silence before the server is asked for a sign of life."),
-    ] = limits.KEEPALIVE_INTERVAL
-    keepalive_timeout: Annotated[
-        float, Key(values.SECONDS, "Seconds of silence after that before it counts as gone.")
-    ] = limits.KEEPALIVE_TIMEOUT
-    local_connect_retries: Annotated[
-        int,
-        Key(
-            values.count(0, limits.MAX_LOCAL_CONNECT_RETRIES),
-            "How often a local service that does not answer is tried again for one visitor.",
-            env="TLS_TUNNEL_LOCAL_CONNECT_RETRIES",
-        ),
-    ] = limits.LOCAL_CONNECT_RETRIES
-    local_retry_delay_ms: Annotated[
-        int,
-        Key(
-            values.count(0, int(limits.MAX_DURATION * 1000)),
-            "Milliseconds between these attempts.",
-            env="TLS_TUNNEL_LOCAL_RETRY_DELAY_MS",
-        ),
-    ] = round(limits.LOCAL_RETRY_DELAY * 1000)
-    proxies: tuple[ProxyConfig, ...] = ()
-    visitors: tuple[VisitorConfig, ...] = ()
-
-    @property
-    def local_retry_delay(self) -> float:
-        """Seconds between attempts to reach a local service."""
-        return self.local_retry_delay_ms / 1000
-
-
-Table = type[attrs.AttrsInstance]
-
 #: Each table's name in the file (without brackets), in the order of the reference.
 TABLES: Final[dict[str, Table]] = {
     "server": ServerConfig,
     "server.rate_limit": RateLimit,
+    "server.clients": IdentityConfig,
     "client": ClientConfig,
     "proxies": ProxyConfig,
     "visitors": VisitorConfig,
 }
+#: Those that a file may have many of.
+_MANY: Final = ("server.clients", "proxies", "visitors")
 
 
 def header(table: str) -> str:
     """How a table begins in the file: ``[server]``, ``[[proxies]]``."""
-    return f"[[{table}]]" if table in ("proxies", "visitors") else f"[{table}]"
-
-
-@cache
-def keys(table: Table) -> dict[str, Key]:
-    """The keys of a table, in their order."""
-    hints = get_type_hints(table, include_extras=True)
-    found = {name: get_args(hint)[-1] for name, hint in hints.items()}
-    return {name: key for name, key in found.items() if isinstance(key, Key)}
-
-
-@cache
-def required(table: Table) -> tuple[str, ...]:
-    """The keys that a table cannot do without."""
-    fields = attrs.fields_dict(table)
-    return tuple(name for name in keys(table) if fields[name].default is attrs.NOTHING)
+    return f"[[{table}]]" if table in _MANY else f"[{table}]"

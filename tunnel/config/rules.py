@@ -19,22 +19,41 @@ Values = dict[str, Any]
 Tables = Mapping[int, Values]
 
 AUTH_KEY_VARIABLE: Final = "TLS_TUNNEL_AUTH_KEY"
+_PROOFS: Final = ("auth_key", "auth_key_file", "verifier")
+_PLACEHOLDER: Final = "is still the placeholder of the template"
 _KEYGEN: Final = "`tls-tunnel keygen` prints one; server and client need the same"
 
 
 def server(file: Mapping[str, object], values: Values, notes: Notes) -> None:
     """The rules of ``[server]``."""
-    _auth_key(("server",), file, values, notes)
-    _certificate(file, notes)
+    _auth_key(("server",), file, values, notes, needed="clients" not in file)
+    _certificate("server", file, notes)
+    _different_keys(file, values, notes)
     limit: RateLimit | None = values.get("rate_limit")
     if limit is not None and limit.burst_size < limit.requests_per_second:
         path = ("server", "rate_limit", "burst_size")
         notes.warn(path, "is less than requests_per_second, which can then never be reached")
 
 
+def identities(tables: Tables, notes: Notes) -> None:
+    """The rules of ``[[server.clients]]``."""
+    path = ("server", "clients")
+    _unique(path, tables, ("name",), notes)
+    for index, table in tables.items():
+        given = [key for key in _PROOFS if table.get(key) is not None]
+        if len(given) > 1:
+            notes.error((*path, index, given[0]), f"{' and '.join(given)}: keep one of them")
+        elif not given and all(key in table for key in _PROOFS):
+            where = "here, in a file that auth_key_file names, or as its verifier"
+            notes.error((*path, index, "auth_key"), f"is missing: it goes {where}; {_KEYGEN}")
+        elif table.get("auth_key") == PLACEHOLDER_KEY:
+            notes.error((*path, index, "auth_key"), f"{_PLACEHOLDER}; {_KEYGEN}")
+
+
 def client(file: Mapping[str, object], values: Values, notes: Notes) -> None:
     """The rules of ``[client]``."""
     _auth_key(("client",), file, values, notes)
+    _certificate("client", file, notes)
     _verification(values, notes)
     delay, most = values.get("reconnect_delay"), values.get("reconnect_max_delay")
     if delay is not None and most is not None and most < delay:
@@ -45,9 +64,10 @@ def client(file: Mapping[str, object], values: Values, notes: Notes) -> None:
 def proxies(tables: Tables, notes: Notes) -> None:
     """The rules of ``[[proxies]]``."""
     _at_most(limits.MAX_PROXIES, tables, "proxies", notes)
-    _unique("proxies", tables, ("name",), notes)
+    _unique(("proxies",), tables, ("name",), notes)
     published = {i: table for i, table in tables.items() if table.get("publish_port") != 0}
-    _unique("proxies", published, ("publish_addr", "publish_port"), notes)
+    _unique(("proxies",), published, ("publish_addr", "publish_port"), notes)
+    _few_networks(tables, notes)
     for index, table in tables.items():
         _local_port(("proxies", index, "local_port"), table, notes)
 
@@ -55,12 +75,19 @@ def proxies(tables: Tables, notes: Notes) -> None:
 def visitors(tables: Tables, notes: Notes) -> None:
     """The rules of ``[[visitors]]``."""
     _at_most(limits.MAX_PROXIES, tables, "visitors", notes)
-    _unique("visitors", tables, ("bind_addr", "bind_port"), notes)
+    _unique(("visitors",), tables, ("bind_addr", "bind_port"), notes)
     for index in tables:
         notes.warn(("visitors", index), "visitors are not served yet: this table has no effect")
 
 
-def _auth_key(table: Path, file: Mapping[str, object], values: Values, notes: Notes) -> None:
+def _auth_key(
+    table: Path,
+    file: Mapping[str, object],
+    values: Values,
+    notes: Notes,
+    *,
+    needed: bool = True,
+) -> None:
     path = (*table, "auth_key")
     if "auth_key" not in file and values.get("auth_key") is not None:
         # From the environment, so it goes before a file that the configuration names.
@@ -69,15 +96,35 @@ def _auth_key(table: Path, file: Mapping[str, object], values: Values, notes: No
         notes.error(path, "auth_key and auth_key_file are both there: keep one of them")
     elif values.get("auth_key", "") is None and values.get("auth_key_file", "") is None:
         where = f"here, in a file that auth_key_file names, or in {AUTH_KEY_VARIABLE}"
-        notes.error(path, f"is missing: it goes {where}; {_KEYGEN}")
+        if needed:
+            notes.error(path, f"is missing: it goes {where}; {_KEYGEN}")
     elif values.get("auth_key") == PLACEHOLDER_KEY:
-        notes.error(path, f"is still the placeholder of the template; {_KEYGEN}")
+        notes.error(path, f"{_PLACEHOLDER}; {_KEYGEN}")
 
 
-def _certificate(file: Mapping[str, object], notes: Notes) -> None:
+def _different_keys(file: Mapping[str, object], values: Values, notes: Notes) -> None:
+    """No two entries may have one key: it would not be said whose it is.
+
+    (A key and a verifier of it, or two files, are compared when the keys have been derived.)
+    """
+    first: dict[str, str] = {}
+    if values.get("auth_key") is not None:
+        line = notes.line(("server", "auth_key"))
+        place = f"[server] (line {line})" if "auth_key" in file else AUTH_KEY_VARIABLE
+        first[values["auth_key"]] = place
+    for index, entry in enumerate(values["clients"]):
+        path = ("server", "clients", index, "auth_key" if entry.auth_key else "verifier")
+        secret = entry.auth_key or entry.verifier
+        if secret in first:
+            notes.error(path, f"{first[secret]} has the same: give each client a key of its own")
+        elif secret is not None:
+            first[secret] = f"{dotted(path[:-1])} (line {notes.line(path)})"
+
+
+def _certificate(table: str, file: Mapping[str, object], notes: Notes) -> None:
     for there, missing in (("cert_path", "key_path"), ("key_path", "cert_path")):
         if there in file and missing not in file:
-            notes.error(("server", there), f"{missing} is missing: set both, or neither")
+            notes.error((table, there), f"{missing} is missing: set both, or neither")
 
 
 def _verification(values: Values, notes: Notes) -> None:
@@ -96,7 +143,17 @@ def _at_most(most: int, tables: Tables, name: str, notes: Notes) -> None:
         notes.error((name, most), message)
 
 
-def _unique(name: str, tables: Tables, keys: tuple[str, ...], notes: Notes) -> None:
+def _few_networks(tables: Tables, notes: Notes) -> None:
+    together = 0
+    for index, table in tables.items():
+        together += len(table.get("allow_from", ()))
+        if together > limits.MAX_ALLOW_FROM_TOGETHER:
+            message = f"all proxies together name more than {limits.MAX_ALLOW_FROM_TOGETHER}"
+            notes.error(("proxies", index, "allow_from"), f"{message} networks: name wider ones")
+            return
+
+
+def _unique(array: Path, tables: Tables, keys: tuple[str, ...], notes: Notes) -> None:
     first: dict[tuple[object, ...], int] = {}
     for index, table in tables.items():
         value = tuple(table.get(key) for key in keys)
@@ -104,10 +161,10 @@ def _unique(name: str, tables: Tables, keys: tuple[str, ...], notes: Notes) -> N
             continue
         other = first.setdefault(value, index)
         if other != index:
-            place = dotted((name, other))
-            line = notes.line((name, other, keys[-1]))
+            place = dotted((*array, other))
+            line = notes.line((*array, other, keys[-1]))
             message = f"{place} (line {line}) has the same {' and '.join(keys)}"
-            notes.error((name, index, keys[-1]), message)
+            notes.error((*array, index, keys[-1]), message)
 
 
 def _local_port(path: Path, table: Values, notes: Notes) -> None:

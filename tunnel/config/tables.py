@@ -32,19 +32,22 @@ def one_table(parent: Mapping[str, object], path: Path, notes: Notes) -> dict[st
     return value
 
 
-def many_tables(parent: Mapping[str, object], name: str, notes: Notes) -> dict[int, dict[str, Any]]:
-    """The tables of an array by their numbers; what is no table is left out."""
-    value = parent.get(name, [])
+def many_tables(
+    parent: Mapping[str, object], path: Path, notes: Notes
+) -> dict[int, dict[str, Any]]:
+    """The tables of the array at a path by their numbers; what is no table is left out."""
+    value = parent.get(str(path[-1]), [])
     if not isinstance(value, list):
         hint = "; write two brackets" if isinstance(value, dict) else ""
-        notes.error((name,), f"expected {header(name)} tables, found {describe(value)}{hint}")
+        expected = f"expected {header(dotted(path))} tables"
+        notes.error(path, f"{expected}, found {describe(value)}{hint}")
         return {}
     tables = {}
     for index, table in enumerate(value):
         if isinstance(table, dict):
             tables[index] = table
         else:
-            notes.error((name, index), f"expected a table, found {describe(table)}")
+            notes.error((*path, index), f"expected a table, found {describe(table)}")
     return tables
 
 

@@ -12,6 +12,7 @@ import tomlkit
 from tunnel import limits
 from tunnel.config.model import (
     ClientConfig,
+    IdentityConfig,
     ProxyConfig,
     RateLimit,
     ServerConfig,
@@ -73,6 +74,8 @@ def _server(config: ServerConfig) -> Iterator[str]:
     yield _HEAD.format("server")
     yield from _table("server", ServerConfig, config)
     yield from _table("server.rate_limit", RateLimit, config.rate_limit)
+    for identity in config.clients or (None,):
+        yield from _table("server.clients", IdentityConfig, identity)
 
 
 def _client(config: ClientConfig) -> Iterator[str]:

@@ -15,10 +15,12 @@ from tunnel.model import ANY, PortRange, name_fault
 T = TypeVar("T")
 
 UNIX: Final = "unix:"
+LOOPBACK: Final = "127.0.0.1"
 #: What `client_template` and `server_template` fill in while there is no key.
 PLACEHOLDER_KEY: Final = "replace-me-with-what-tls-tunnel-keygen-prints"
 
 _NUMBER: Final = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,15})?", re.ASCII)
+_VERIFIER: Final = re.compile(r"ttv1_[a-z2-7]{135}")
 _PIN: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _IDENTIFIER: Final = re.compile(r"[0-9a-f]{32}")
 _RANGE: Final = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", re.ASCII)
@@ -159,6 +161,15 @@ def _auth_key(value: object) -> str:
     return value
 
 
+def _verifier(value: object) -> str:
+    if not isinstance(value, str) or not _VERIFIER.fullmatch(value):
+        hint = "it is cut or mistyped" if str(value).startswith("ttv1_") else ""
+        if str(value).startswith("ttk1_"):
+            hint = "this one is a key: write auth_key, or have its verifier printed"
+        raise Mismatch(hint)
+    return value
+
+
 def _name(value: object) -> str:
     if not isinstance(value, str):
         raise Mismatch
@@ -185,6 +196,22 @@ def _address(value: object) -> str:
     except ValueError:
         hint = "write it without brackets" if value.startswith("[") else ""
         raise Mismatch(hint) from None
+
+
+def _network(value: object) -> str:
+    if not isinstance(value, str):
+        raise Mismatch
+    address, slash, prefix = value.partition("/")
+    try:
+        # A zone means nothing to a server elsewhere; "/255.0.0.0" is legal there and no CIDR.
+        if "%" in address or (slash and not prefix.isdecimal()):
+            raise ValueError(value)
+        network = ipaddress.ip_network(value, strict=False)
+    except ValueError:
+        raise Mismatch from None
+    if ipaddress.ip_address(address) != network.network_address:
+        raise Mismatch(f"there are bits beyond the prefix: write {network}")
+    return str(network)
 
 
 def _host(value: object) -> str:
@@ -260,6 +287,16 @@ def _several(item: Callable[[Any], T]) -> Callable[[object], tuple[T, ...]]:
     return parse
 
 
+def _at_most(most: int, parse: Callable[[object], tuple[T, ...]]) -> Callable[..., tuple[T, ...]]:
+    def parse_few(value: object) -> tuple[T, ...]:
+        found = parse(value)
+        if len(found) > most:
+            raise Mismatch(f"this one has {len(found)}")
+        return found
+
+    return parse_few
+
+
 def choice(*accepted: str) -> ValueType[str]:
     """One of a few texts."""
 
@@ -297,6 +334,14 @@ ADDRESS: Final = ValueType('an IPv4 or IPv6 address, or "*" for all of them', _a
 HOSTS: Final = ValueType("a host name or address, or a list of them", _one_or_more(_host))
 LOCAL: Final = ValueType(f'a host name or address, or "{UNIX}/path"', _local)
 PROXY_PROTOCOL: Final = ValueType('"v1", "v2" or "off"', _proxy_protocol)
+ADDRESSES: Final = ValueType(f"{ADDRESS.expects}, or a list of them", _one_or_more(_address))
+NETWORKS: Final = ValueType(
+    f"a network such as 192.0.2.0/24, or a list of at most {limits.MAX_ALLOW_FROM}",
+    _at_most(limits.MAX_ALLOW_FROM, _one_or_more(_network)),
+)
+VERIFIER: Final = ValueType(
+    "a verifier, which `tls-tunnel keygen --verifier` prints", _verifier, secret=True
+)
 PINS: Final = ValueType(
     'a pin ("sha256:" and 64 lowercase hexadecimal digits), or a list of them', _one_or_more(_pin)
 )

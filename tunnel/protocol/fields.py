@@ -15,6 +15,8 @@ from tunnel.protocol.framing import Json
 _HEX: Final = re.compile(r"[0-9a-f]*\Z")
 #: An IPv6 zone; Python's `ipaddress` takes anything for one, a line break too.
 _ZONE: Final = re.compile(r"[0-9A-Za-z._-]{1,15}\Z")
+#: An address and a prefix; Python's `ipaddress` takes zones, and masks such as /255.0.0.0, too.
+_PREFIXED: Final = re.compile(r"[0-9A-Fa-f:.]+/[0-9]{1,3}\Z")
 _MISSING: Final = object()
 _Code = TypeVar("_Code", bound=StrEnum)
 
@@ -90,6 +92,21 @@ def host(message: Json, key: str) -> str:
         return str(ipaddress.ip_address(value))
     except ValueError:
         raise RemoteProtocolError(f"{key} is neither an IP address nor {ANY}") from None
+
+
+def networks(message: Json, key: str) -> tuple[str, ...]:
+    """A list of IPv4 and IPv6 networks, in their usual spelling; none if it is missing."""
+    values = texts(message, key, limits.MAX_ALLOW_FROM, limits.MAX_NETWORK_LENGTH)
+    try:
+        return tuple(_network(value) for value in values)
+    except ValueError:
+        raise RemoteProtocolError(f"{key} has an entry that is no network") from None
+
+
+def _network(value: str) -> str:
+    if not _PREFIXED.match(value):
+        raise ValueError(value)
+    return str(ipaddress.ip_network(value))
 
 
 def code(message: Json, kind: type[_Code], default: _Code) -> _Code:

@@ -18,8 +18,14 @@ from tunnel.errors import TunnelError
 
 #: What generated keys begin with, so that people and secret scanners know one when they see it.
 PREFIX: Final = "ttk1_"
+#: The same for what a server keeps of a key.
+VERIFIER_PREFIX: Final = "ttv1_"
 KEY_SIZE: Final = 32
+_KEY_ID_SIZE: Final = 16
+_HASH_SIZE: Final = 32
 _CHECKSUM_SIZE: Final = 4
+_KEY_LABEL: Final = b"tls-tunnel/1 key checksum\0"
+_VERIFIER_LABEL: Final = b"tls-tunnel/1 verifier checksum\0"
 _SALT: Final = b"tls-tunnel/1 auth_key"
 
 
@@ -36,25 +42,24 @@ def generate_key(entropy: bytes) -> str:
     """A key as text, from 32 random bytes."""
     if len(entropy) != KEY_SIZE:
         raise ValueError(f"a key is made of {KEY_SIZE} random bytes, not {len(entropy)}")
-    raw = entropy + _checksum(entropy)
-    return PREFIX + base64.b32encode(raw).decode().rstrip("=").lower()
+    return _write(PREFIX, _KEY_LABEL, entropy)
 
 
 def is_generated_key(text: str) -> bool:
     """True if the text is a key that `generate_key` made.
 
     Raises:
-      KeyFormatError: it begins like one, and its length or checksum is wrong.
+      KeyFormatError: it begins like one, and its length or checksum is wrong; or it is a verifier,
+        which is the server's and no key.
     """
+    if text.startswith(VERIFIER_PREFIX):
+        raise KeyFormatError(
+            f"what begins with {VERIFIER_PREFIX} is a verifier and no key: "
+            "it goes under verifier in the server's [[server.clients]]"
+        )
     if not text.startswith(PREFIX):
         return False
-    body = text[len(PREFIX) :]
-    try:
-        raw = base64.b32decode(body.upper() + "=" * (-len(body) % 8))
-    except (binascii.Error, ValueError):
-        raw = b""
-    entropy = raw[:KEY_SIZE]
-    if len(raw) != KEY_SIZE + _CHECKSUM_SIZE or generate_key(entropy) != text:
+    if _read(text, PREFIX, _KEY_LABEL, KEY_SIZE) is None:
         raise KeyFormatError(
             f"the key begins with {PREFIX} and its checksum is wrong: "
             "it was mistyped or cut short; copy it again"
@@ -62,8 +67,25 @@ def is_generated_key(text: str) -> bool:
     return True
 
 
-def _checksum(entropy: bytes) -> bytes:
-    return hashlib.sha256(b"tls-tunnel/1 key checksum\0" + entropy).digest()[:_CHECKSUM_SIZE]
+def _write(prefix: str, label: bytes, payload: bytes) -> str:
+    raw = payload + _checksum(label, payload)
+    return prefix + base64.b32encode(raw).decode().rstrip("=").lower()
+
+
+def _read(text: str, prefix: str, label: bytes, size: int) -> bytes | None:
+    """What `_write` made the text of; None if it is not exactly that."""
+    body = text.removeprefix(prefix)
+    try:
+        payload = base64.b32decode(body.upper() + "=" * (-len(body) % 8))[:size]
+    except (binascii.Error, ValueError):
+        return None
+    # Written again: base32 has bits that say nothing, and letters that Python takes for others.
+    fits = len(payload) == size and _write(prefix, label, payload) == text
+    return payload if fits else None
+
+
+def _checksum(label: bytes, payload: bytes) -> bytes:
+    return hashlib.sha256(label + payload).digest()[:_CHECKSUM_SIZE]
 
 
 @attrs.frozen
@@ -79,6 +101,32 @@ class Verifier:
     key_id: bytes
     stored_key: bytes = attrs.field(repr=False)
     server_key: bytes = attrs.field(repr=False)
+
+    def to_text(self) -> str:
+        """One line for a server's file, with a checksum.
+
+        Nobody can pass for a client with it. But whoever has it can pass for the server to a client
+        that does not verify the certificate, and can try which key made up by a person fits it.
+        """
+        payload = self.key_id + self.stored_key + self.server_key
+        return _write(VERIFIER_PREFIX, _VERIFIER_LABEL, payload)
+
+    @classmethod
+    def from_text(cls, text: str) -> Verifier:
+        """Read what `to_text` wrote.
+
+        Raises:
+          KeyFormatError: it is something else, or was mistyped or cut.
+        """
+        size = _KEY_ID_SIZE + 2 * _HASH_SIZE
+        payload = _read(text, VERIFIER_PREFIX, _VERIFIER_LABEL, size)
+        if payload is None:
+            raise KeyFormatError(
+                f"a verifier begins with {VERIFIER_PREFIX} and has a checksum, which is wrong "
+                "here: it was mistyped or cut short; copy it again"
+            )
+        stored_key, server_key = payload[_KEY_ID_SIZE:-_HASH_SIZE], payload[-_HASH_SIZE:]
+        return cls(payload[:_KEY_ID_SIZE], stored_key, server_key)
 
 
 @attrs.frozen
@@ -109,7 +157,7 @@ def derive(auth_key: str) -> ClientKeys:
         root = hashlib.scrypt(key, salt=_SALT, n=2**15, r=8, p=1, maxmem=64 * 2**20, dklen=32)
     client_key = mac(root, b"tls-tunnel/1 client key")
     verifier = Verifier(
-        key_id=mac(root, b"tls-tunnel/1 key id")[:16],
+        key_id=mac(root, b"tls-tunnel/1 key id")[:_KEY_ID_SIZE],
         stored_key=hashlib.sha256(client_key).digest(),
         server_key=mac(root, b"tls-tunnel/1 server key"),
     )

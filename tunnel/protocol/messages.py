@@ -7,7 +7,7 @@ business. Keys that are not known are ignored, so that later versions can add so
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Final, TypeAlias, get_args
+from typing import ClassVar, Final, TypeAlias, get_args
 
 import attrs
 
@@ -76,11 +76,7 @@ class Challenge:
 
     def to_json(self) -> Json:
         """The message's keys."""
-        return {
-            "version": self.version,
-            "bindings": list(self.bindings),
-            "nonce": self.nonce.hex(),
-        }
+        return {"version": self.version, "bindings": self.bindings, "nonce": self.nonce.hex()}
 
     @classmethod
     def from_json(cls, message: Json) -> Challenge:
@@ -212,7 +208,7 @@ class RefusedMessage:
 class ProxyRequest:
     """One proxy of `Configure`; `preferred_port` is a wish where `publish_port` is 0.
 
-    `local_port` is for the server's statistics only.
+    `local_port` is for the server's statistics only; `allow_from` empty is everybody.
     """
 
     name: str
@@ -220,6 +216,11 @@ class ProxyRequest:
     publish_port: int
     preferred_port: int = 0
     local_port: int = 0
+    allow_from: tuple[str, ...] = ()
+
+    def to_json(self) -> Json:
+        """An entry of `proxies`."""
+        return {key: value for key, value in attrs.asdict(self).items() if value != ()}
 
     @classmethod
     def from_json(cls, message: Json) -> ProxyRequest:
@@ -230,6 +231,7 @@ class ProxyRequest:
             fields.integer(message, "publish_port", 0, 65535),
             fields.integer(message, "preferred_port", 0, 65535, 0),
             fields.integer(message, "local_port", 0, 65535, 0),
+            fields.networks(message, "allow_from"),
         )
 
 
@@ -242,7 +244,7 @@ class Configure:
 
     def to_json(self) -> Json:
         """The message's keys."""
-        return {"proxies": [attrs.asdict(proxy) for proxy in self.proxies], "visitors": []}
+        return {"proxies": [proxy.to_json() for proxy in self.proxies], "visitors": []}
 
     @classmethod
     def from_json(cls, message: Json) -> Configure:
@@ -288,8 +290,8 @@ class Rejected:
 
     def to_json(self) -> Json:
         """An entry of `configured`."""
-        rejected = {"code": self.code, "text": fields.harmless(self.text)}
-        return {"id": self.proxy_id, "rejected": rejected}
+        text = fields.harmless(self.text)
+        return {"id": self.proxy_id, "rejected": {"code": self.code, "text": text}}
 
     @classmethod
     def from_json(cls, message: Json) -> Rejected:
@@ -363,7 +365,7 @@ Message: TypeAlias = (
     | Stopping
 )
 
-_READERS: Final[dict[str, Callable[[Json], Any]]] = {
+_READERS: Final[dict[str, Callable[[Json], Message]]] = {
     message.kind: message.from_json for message in get_args(Message)
 }
 
@@ -393,7 +395,6 @@ def decode(frame: bytes) -> Message | Unknown:
             version = fields.integer(value, "version", 1, _U32)
             if version != VERSION:
                 return Unknown(kind, version)
-        message: Message = reader(value)
+        return reader(value)
     except RemoteProtocolError as error:
         raise RemoteProtocolError(f"{kind}: {error}") from None
-    return message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import secrets
 import socket
@@ -12,10 +13,8 @@ import trio
 
 from tunnel.handles import ProxyStatistics
 from tunnel.model import Address, ResetCode
-from tunnel.net.carrier import Visit
 from tunnel.net.link import Link
 from tunnel.net.listen import (
-    Shortage,
     accept_burst,
     close_all,
     open_listeners,
@@ -24,6 +23,7 @@ from tunnel.net.listen import (
 from tunnel.net.transport import own_address, peer_address
 from tunnel.protocol.preamble import build_preamble
 from tunnel.server.registry import Registry, Seat
+from tunnel.server.visitors import Guest, Visitors
 from tunnel.stats import Counters
 
 logger = logging.getLogger(__name__)
@@ -39,6 +39,7 @@ class Proxy:
     port: int
     preferred_port: int
     local_port: int
+    visitors: Visitors
     start_time: float = attrs.field(factory=time.time)
     counters: Counters = attrs.field(factory=Counters)
     addresses: tuple[Address, ...] = ()
@@ -68,8 +69,11 @@ async def listen(
     It has started when the port is bound; it has released the port when it returns.
 
     Raises:
-      OSError: the port cannot be bound (before it has started).
+      OSError: the port cannot be bound (before it has started); EDQUOT if the sessions of the
+        identity hold as many as they may.
     """
+    if registry.full(seat):
+        raise OSError(errno.EDQUOT, "this identity has as many proxies as it may have")
     listeners = open_listeners(proxy.host, port)
     port = own_address(listeners[0]).port
     registry.hold(seat, proxy.host, port)
@@ -87,7 +91,7 @@ async def listen(
 
 
 async def _accept_visitors(listener: socket.socket, proxy: Proxy, link: Link) -> None:
-    shortage = Shortage(proxy=proxy.name)
+    shortage = proxy.visitors.lobby.shortage
     await link.running.wait()
     while True:
         await wait_connection(listener)
@@ -99,7 +103,7 @@ async def _accept_visitors(listener: socket.socket, proxy: Proxy, link: Link) ->
                     break
         except OSError as error:
             link.flush()  # those who came in do not wait for those who cannot
-            await shortage.wait(error)
+            await shortage.wait(error, proxy=proxy.name)
         else:
             link.flush()
             shortage.over()
@@ -112,11 +116,21 @@ def _admit(visitor: socket.socket, proxy: Proxy, link: Link) -> None:
     except OSError:
         visitor.close()  # it has gone already
         return
+    if (reason := proxy.visitors.admit(source.host)) is not None:
+        proxy.visitors.turn_away(visitor, source, reason)
+        return
     connection_id = secrets.token_bytes(8)
     stream_id = link.open_stream()
     link.send(stream_id, build_preamble(source, destination, proxy.proxy_id, connection_id))
-    visit = Visit(proxy.name, connection_id.hex(), proxy.counters, ResetCode.VISITOR_RESET)
-    link.carrier.adopt(visitor, stream_id, visit)
+    guest = Guest(
+        proxy.name,
+        connection_id.hex(),
+        proxy.counters,
+        ResetCode.VISITOR_RESET,
+        proxy.visitors,
+        source.host,
+    )
+    link.carrier.adopt(visitor, stream_id, guest)
     if logger.isEnabledFor(logging.DEBUG):
         logger.debug(
             "Visitor connected",

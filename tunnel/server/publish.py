@@ -15,11 +15,11 @@ import attrs
 import trio
 
 from tunnel import limits
-from tunnel.model import PortRange, RejectionCode
+from tunnel.model import ANY, PortRange, RejectionCode
 from tunnel.net.link import Link
 from tunnel.protocol.messages import Bound, Rejected
 from tunnel.server.listener import Proxy, listen
-from tunnel.server.registry import Registry, Seat, overlap
+from tunnel.server.registry import Registry, Seat, covers, overlap
 
 logger = logging.getLogger(__name__)
 
@@ -34,14 +34,20 @@ class Rules:
     Args:
       allow_ports: ranges of ports.
       reserved: ports that the server itself listens on, whatever the address.
+      allow_addrs: addresses to publish on; "*" is any, "0.0.0.0" any of IPv4, "::" any of IPv6.
     """
 
     allow_ports: tuple[PortRange, ...]
     reserved: frozenset[int]
+    allow_addrs: tuple[str, ...] = (ANY,)
 
     def allows(self, port: int) -> bool:
         """True if clients may publish that port."""
         return any(port in ports for ports in self.allow_ports)
+
+    def allows_addr(self, host: str) -> bool:
+        """True if clients may publish on that address."""
+        return any(covers(allowed, host) for allowed in self.allow_addrs)
 
     def candidates(self, preferred: int) -> Iterator[int]:
         """Ports to try for a client that takes any: its former one, any that is free, a few more.
@@ -100,16 +106,20 @@ class Publisher:
             return Rejected(proxy.proxy_id, code, text)
 
         port = proxy.port
-        if port == 0:
-            return None
-        if port in self.rules.reserved:
+        if port and port in self.rules.reserved:
             return reject(RejectionCode.RESERVED, f"the server itself uses port {port}")
-        if not self.rules.allows(port):
+        if port and not self.rules.allows(port):
             allowed = ", ".join(map(str, self.rules.allow_ports))
             return reject(
                 RejectionCode.NOT_ALLOWED, f"the server allows ports {allowed}, not {port}"
             )
-        if any(port == other and overlap(host, proxy.host) for host, other in taken):
+        if not self.rules.allows_addr(proxy.host):
+            allowed = ", ".join(self.rules.allow_addrs)
+            return reject(
+                RejectionCode.NOT_ALLOWED,
+                f"the server allows publish_addr {allowed}, not {proxy.host}",
+            )
+        if port and any(port == other and overlap(host, proxy.host) for host, other in taken):
             return reject(RejectionCode.DUPLICATE, f"another of your proxies has port {port}")
         return None
 
@@ -118,24 +128,31 @@ class Publisher:
             try:
                 return await self._bind_any(proxy)
             except OSError as error:
-                if error.errno != errno.EADDRINUSE or not await self._end_ghost(proxy):
+                if not await self._end_ghost(self._in_the_way(proxy, error)):
                     return Rejected(proxy.proxy_id, *self._reason(proxy, error))
 
-    async def _end_ghost(self, proxy: Proxy) -> bool:
-        """True if a silent session with the same key held the port, and holds it no more.
+    def _in_the_way(self, proxy: Proxy, error: OSError) -> tuple[Seat, ...]:
+        """The sessions that hold what is missing."""
+        if error.errno == errno.EDQUOT:
+            return self.registry.holders(self.seat.owner.identity)
+        holder = self.registry.holder(proxy.host, proxy.port)
+        return () if holder is None or error.errno != errno.EADDRINUSE else (holder,)
+
+    async def _end_ghost(self, holders: Iterable[Seat]) -> bool:
+        """True if one of them was a silent session with the same key, and holds nothing any more.
 
         So a client that has lost its state (a container that was made anew) meets no ghost either.
         """
-        holder = self.registry.holder(proxy.host, proxy.port)
-        if holder is None or holder is self.seat or holder in self._alive:
-            return False
-        if holder.owner.identity != self.seat.owner.identity:
-            return False
-        if await holder.probe():
+        for holder in holders:
+            if holder is self.seat or holder in self._alive:
+                continue
+            if holder.owner.identity != self.seat.owner.identity:
+                continue
+            if not await holder.probe():
+                await self.registry.replace(holder, self.seat)
+                return True
             self._alive.add(holder)
-            return False
-        await self.registry.replace(holder, self.seat)
-        return True
+        return False
 
     async def _bind_any(self, proxy: Proxy) -> Bound:
         """Bind the port, or the first that can be had if any will do."""
@@ -177,6 +194,11 @@ class Publisher:
         match error.errno:
             case errno.EADDRINUSE:
                 return RejectionCode.IN_USE, self._who_uses(proxy)
+            case errno.EDQUOT:
+                return (
+                    RejectionCode.LIMIT,
+                    f"the server has max_proxies = {self.seat.max_proxies} for {self.seat.name}",
+                )
             case errno.EACCES | errno.EPERM:
                 return (
                     RejectionCode.PERMISSION,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -41,6 +42,7 @@ class Seat:
       attempt: which connection of that process it is, counted by the client.
       name: the client's name.
       address: where it connects from.
+      max_proxies: how many ports all sessions of its identity together may hold.
     """
 
     owner: Owner
@@ -48,12 +50,15 @@ class Seat:
     attempt: int
     name: str
     address: Address
+    max_proxies: int | None = None
     #: Ends the session at once, with a reason for its log line.
     evict: Callable[[str], None] = attrs.field(init=False)
     #: Asks the client for a sign of life; False if there is none.
     probe: Callable[[], Awaitable[bool]] = attrs.field(init=False)
     #: Set when the session has ended and everything it held is free.
     gone: trio.Event = attrs.field(factory=trio.Event, init=False)
+    #: True once it was told to end, so that only one newcomer does it, and says so.
+    evicted: bool = attrs.field(default=False, init=False)
 
     def succeeds(self, other: Seat) -> bool:
         """True if this is a later connection of the same process: the other is certainly dead."""
@@ -65,8 +70,12 @@ class Registry:
 
     def __init__(self) -> None:
         self._seats: dict[Owner, Seat] = {}
+        #: Who is about to take a seat; one for each owner.
+        self._coming: dict[Owner, Seat] = {}
         self._ports: dict[int, list[tuple[str, Seat]]] = {}
         self._freed: dict[int, trio.Event] = {}
+        #: How many ports each seat holds, by identity; those with none are not there.
+        self._held: dict[str, Counter[Seat]] = {}
 
     @asynccontextmanager
     async def seat(self, newcomer: Seat) -> AsyncIterator[None]:
@@ -83,20 +92,32 @@ class Registry:
             newcomer.gone.set()
 
     async def _take(self, newcomer: Seat) -> None:
-        # No await between the last look and the claim: two newcomers cannot both find it free.
-        while former := self._seats.get(newcomer.owner):
-            if not newcomer.succeeds(former) and await former.probe():
-                raise Refused(
-                    RefusalCode.ALREADY_CONNECTED,
-                    f"a client with this configuration is connected from {former.address.host}; "
-                    "give each client a state directory or a client_id of its own",
-                )
-            await self.replace(former, newcomer)
-        self._seats[newcomer.owner] = newcomer
+        rival = self._coming.get(newcomer.owner)
+        if rival is not None and not newcomer.succeeds(rival):
+            raise _already_connected(rival)
+        self._coming[newcomer.owner] = newcomer
+        try:
+            # No await between the last look and the claim: two cannot both find the seat free.
+            while former := self._seats.get(newcomer.owner):
+                if not newcomer.succeeds(former) and await former.probe():
+                    raise _already_connected(former)
+                await self.replace(former, newcomer)
+                self._check_latest(newcomer)
+            self._seats[newcomer.owner] = newcomer
+        finally:
+            if self._coming.get(newcomer.owner) is newcomer:
+                del self._coming[newcomer.owner]
+
+    def _check_latest(self, newcomer: Seat) -> None:
+        """See that no later connection of the same process has come while this one waited."""
+        for latest in (self._coming.get(newcomer.owner), self._seats.get(newcomer.owner)):
+            if latest is not None and latest.succeeds(newcomer):
+                raise _already_connected(latest)
 
     async def replace(self, former: Seat, newcomer: Seat) -> None:
         """End a session that is dead, or silent; everything that it held is free afterwards."""
-        if not former.gone.is_set():
+        if not (former.gone.is_set() or former.evicted):
+            former.evicted = True
             logger.warning(
                 "Session taken over",
                 extra={"client": newcomer.name, "address": str(newcomer.address)},
@@ -107,9 +128,16 @@ class Registry:
 
     # --- Ports -------------------------------------------------------------------------------
 
+    def full(self, seat: Seat) -> bool:
+        """True if the sessions of this identity hold as many ports as they may."""
+        if seat.max_proxies is None:
+            return False
+        return sum(self._held.get(seat.owner.identity, {}).values()) >= seat.max_proxies
+
     def hold(self, seat: Seat, host: str, port: int) -> None:
         """The session has bound this port."""
         self._ports.setdefault(port, []).append((host, seat))
+        self._held.setdefault(seat.owner.identity, Counter())[seat] += 1
 
     def release(self, seat: Seat, host: str, port: int) -> None:
         """The session has closed it; whoever waits for it tries again now."""
@@ -117,9 +145,22 @@ class Registry:
         holders.remove((host, seat))
         if not holders:
             del self._ports[port]
+        self._forget(seat)
         freed = self._freed.pop(port, None)
         if freed is not None:
             freed.set()
+
+    def _forget(self, seat: Seat) -> None:
+        held = self._held[seat.owner.identity]
+        held[seat] -= 1
+        if not held[seat]:
+            del held[seat]
+        if not held:
+            del self._held[seat.owner.identity]
+
+    def holders(self, identity: str) -> tuple[Seat, ...]:
+        """The sessions of an identity that hold ports."""
+        return tuple(self._held.get(identity, ()))
 
     def holder(self, host: str, port: int) -> Seat | None:
         """Which session stands in the way of binding this port there."""
@@ -139,15 +180,26 @@ class Registry:
                 del self._freed[port]
 
 
+def _already_connected(holder: Seat) -> Refused:
+    return Refused(
+        RefusalCode.ALREADY_CONNECTED,
+        f"a client with this configuration is connected from {holder.address.host}; "
+        "give each client a state directory or a client_id of its own",
+    )
+
+
 def overlap(one: str, other: str) -> bool:
     """True if both addresses cannot have the same port at once.
 
     They are the same, however written, or one of them means every address of its family. (IPv6
     sockets here take no IPv4.)
     """
+    return covers(one, other) or covers(other, one)
+
+
+def covers(one: str, other: str) -> bool:
+    """True if the first address is the second, or means all those of which the second is one."""
     if ANY in (one, other):
-        return True
+        return one == ANY
     first, second = ipaddress.ip_address(one), ipaddress.ip_address(other)
-    if first.version != second.version:
-        return False
-    return first == second or first.is_unspecified or second.is_unspecified
+    return first.version == second.version and (first == second or first.is_unspecified)

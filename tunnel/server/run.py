@@ -12,8 +12,9 @@ from tunnel import limits
 from tunnel.handles import ServerHandle, SessionStatistics
 from tunnel.net.listen import Shortage, accept_burst, close_all, wait_connection
 from tunnel.net.transport import own_address
-from tunnel.server.admission import TokenBucket
+from tunnel.server.certificate import CertificateKeeper
 from tunnel.server.session import Server, serve_client
+from tunnel.server.strangers import Stranger
 
 logger = logging.getLogger(__name__)
 
@@ -22,8 +23,7 @@ async def run_server(
     server: Server,
     listeners: list[socket.socket],
     *,
-    rate: TokenBucket | None = None,
-    pin: str = "",
+    certificate: CertificateKeeper | None = None,
     task_status: trio.TaskStatus[ServerHandle] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve clients until drained or cancelled; every port is free when it returns.
@@ -31,16 +31,17 @@ async def run_server(
     Args:
       server: what all sessions share.
       listeners: bound and listening; closed here.
-      rate: how fast new connections are taken; those beyond are closed at once.
-      pin: shown in the log, for the client's file.
+      certificate: looked at while the server runs; None if it never changes.
       task_status: told a `ServerHandle` when the server is ready.
     """
     try:
         async with trio.open_nursery() as sessions:
             async with trio.open_nursery() as accepting:
                 for listener in listeners:
-                    accepting.start_soon(_accept_clients, listener, sessions, server, rate)
-                task_status.started(_handle(server, listeners, pin))
+                    accepting.start_soon(_accept_clients, listener, sessions, server)
+                if certificate is not None:
+                    accepting.start_soon(_follow, certificate, server)
+                task_status.started(_handle(server, listeners, certificate))
                 await server.draining.wait()
                 accepting.cancel_scope.cancel()
             # The sessions see that the server drains and end by themselves; whoever is still in
@@ -52,20 +53,32 @@ async def run_server(
         logger.info("Server stopped")
 
 
-def _handle(server: Server, listeners: list[socket.socket], pin: str) -> ServerHandle:
+def _handle(
+    server: Server, listeners: list[socket.socket], certificate: CertificateKeeper | None
+) -> ServerHandle:
+    def reload() -> None:
+        if certificate is not None:
+            server.tls = certificate.look(asked=True)
+
+    pin = "" if certificate is None else certificate.pin
     addresses = tuple(map(own_address, listeners))
     for address in addresses:
         logger.info("Server listening", extra={"address": str(address), "pin": pin})
-    return ServerHandle(addresses, pin, _statistics(server), server.draining.set)
+    return ServerHandle(addresses, pin, _statistics(server), server.draining.set, reload)
 
 
 def _statistics(server: Server) -> Callable[[], tuple[SessionStatistics, ...]]:
     return lambda: tuple(session.statistics() for session in server.sessions.values())
 
 
-async def _accept_clients(
-    listener: socket.socket, sessions: trio.Nursery, server: Server, rate: TokenBucket | None
-) -> None:
+async def _follow(certificate: CertificateKeeper, server: Server) -> None:
+    """Show the certificate that is in the files. Every connection keeps the one it began with."""
+    while True:
+        await trio.sleep(limits.CERTIFICATE_LOOK)
+        server.tls = certificate.look()
+
+
+async def _accept_clients(listener: socket.socket, sessions: trio.Nursery, server: Server) -> None:
     """Every connection gets a task of its own before a byte of it is read."""
     shortage = Shortage()
     try:
@@ -73,10 +86,9 @@ async def _accept_clients(
             await wait_connection(listener)
             try:
                 for sock in accept_burst(listener):
-                    if _admits(server, rate):
-                        sessions.start_soon(serve_client, sock, server)
-                    else:
-                        sock.close()
+                    stranger = server.strangers.receive(sock)
+                    if stranger is not None:
+                        sessions.start_soon(_serve, sock, server, stranger)
                 shortage.over()
             except OSError as error:
                 await shortage.wait(error)
@@ -84,7 +96,9 @@ async def _accept_clients(
         close_all([listener])
 
 
-def _admits(server: Server, rate: TokenBucket | None) -> bool:
-    if server.strangers >= limits.MAX_STRANGERS:
-        return False
-    return rate is None or rate.take(trio.current_time())
+async def _serve(sock: socket.socket, server: Server, stranger: Stranger) -> None:
+    try:
+        with stranger.scope:
+            await serve_client(sock, server, stranger)
+    finally:
+        server.strangers.left(stranger)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import logging
 import math
 import secrets
 import socket
+import ssl
 
 import attrs
 import trio
@@ -23,13 +25,19 @@ from tunnel.net.framed import next_event
 from tunnel.net.link import Link
 from tunnel.net.settings import link_settings
 from tunnel.net.tls import TlsStream
-from tunnel.net.transport import SocketTransport, peer_address
+from tunnel.net.transport import SocketTransport
 from tunnel.protocol.handshake import Binding, ClientProved, ConfigureReceived, ServerHandshake
 from tunnel.protocol.keys import Verifier
 from tunnel.protocol.messages import Bound, Capabilities, Message, Rejected, Stopping
+from tunnel.server.admission import Rate
+from tunnel.server.complaints import Complaints
+from tunnel.server.identity import Identities, Identity, certificate_names
 from tunnel.server.listener import Proxy
 from tunnel.server.publish import Publisher, Rules
 from tunnel.server.registry import Owner, Registry, Seat
+from tunnel.server.strangers import Stranger, Strangers
+from tunnel.server.visitors import Lobby
+from tunnel.stats import Tally
 from tunnel.yamux import Role
 
 logger = logging.getLogger(__name__)
@@ -40,20 +48,26 @@ class Policy:
     """What a server asks of every client, whoever it is. Seconds throughout.
 
     Args:
-      rules: what clients may publish.
       handshake_timeout: TLS, authentication and configuration together.
       keepalive_interval: silence before a ping.
       keepalive_timeout: silence after it before the client counts as gone.
       shutdown_grace: how long live connections may go on when the server stops.
       carrier: what carries visitors' sockets; None for the best there is.
+      rate: how fast new connections are taken; None for any rate.
+      max_unauthenticated: connections that have not proved anything yet.
+      max_connections_per_proxy: live visitors of one proxy.
+      max_connections_per_visitor: live visitors from one source network, on all proxies.
     """
 
-    rules: Rules
     handshake_timeout: float = limits.HANDSHAKE_TIMEOUT
     keepalive_interval: float = limits.KEEPALIVE_INTERVAL
     keepalive_timeout: float = limits.KEEPALIVE_TIMEOUT
     shutdown_grace: float = limits.SHUTDOWN_GRACE
     carrier: str | None = None
+    rate: Rate | None = None
+    max_unauthenticated: int = limits.MAX_STRANGERS
+    max_connections_per_proxy: int = limits.PROXY_CONNECTIONS
+    max_connections_per_visitor: int = limits.VISITOR_CONNECTIONS
 
 
 #: What this end can take.
@@ -67,30 +81,53 @@ class Server:
     Args:
       policy: what is asked of every client.
       tls: the certificate that is shown now; a connection keeps the one it began with.
-      verifiers: what is known of each key, by its id.
+      identities: the keys that it knows, and what each of them allows.
       dummy: what unknown keys are checked against.
     """
 
     policy: Policy
     tls: ServerTls
-    verifiers: dict[bytes, Verifier]
+    identities: Identities
     dummy: Verifier
     registry: Registry = attrs.field(factory=Registry, init=False)
     sessions: dict[str, Session] = attrs.field(factory=dict, init=False)
     draining: trio.Event = attrs.field(factory=trio.Event, init=False)
+    #: Whom it turned away, by reason.
+    tally: Tally = attrs.field(factory=Tally, init=False)
+    #: Log lines that strangers can cause.
+    complaints: Complaints = attrs.field(init=False)
     #: Connections that have not proved anything yet.
-    strangers: int = attrs.field(default=0, init=False)
+    strangers: Strangers = attrs.field(init=False)
+    #: What the visitors of all proxies share.
+    lobby: Lobby = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        policy = self.policy
+        self.complaints = Complaints(logger)
+        self.strangers = Strangers(
+            places=policy.max_unauthenticated, rate=policy.rate, tally=self.tally
+        )
+        self.lobby = Lobby(
+            per_proxy=policy.max_connections_per_proxy,
+            per_visitor=policy.max_connections_per_visitor,
+            tally=self.tally,
+        )
 
 
 class Session:
     """A client that has proved itself: who it is, the link to it, what it wants published."""
 
-    def __init__(self, session_id: str, seat: Seat, proxies: tuple[Proxy, ...]) -> None:
+    def __init__(
+        self, session_id: str, seat: Seat, rules: Rules, proxies: tuple[Proxy, ...]
+    ) -> None:
         self.session_id = session_id
         self.seat = seat
+        self.rules = rules
         self.proxies = proxies
         self.started = trio.current_time()
         self.link: Link
+        #: Up to the moment in which the link runs.
+        self.arriving = trio.CancelScope()
         #: Set when the client has opened the control stream.
         self.reachable = trio.Event()
         self._control: Control | None = None
@@ -106,6 +143,11 @@ class Session:
             self._control.say(notice)
         self.reachable.set()
         return self._control
+
+    def evict(self, reason: str) -> None:
+        """End the session at once, even while its ports are still being bound."""
+        self.link.lose(reason)
+        self.arriving.cancel()
 
     def say(self, notice: Message) -> None:
         """Tell the client something, as soon as it can be told."""
@@ -127,37 +169,37 @@ class Session:
         )
 
 
-async def serve_client(sock: socket.socket, server: Server) -> None:
+async def serve_client(sock: socket.socket, server: Server, stranger: Stranger) -> None:
     """One client's whole life: TLS, proofs, its ghost gone, ports up, traffic, ports down.
 
     Nothing that a peer can cause is raised: each such end is a log line.
     """
     tls = TlsStream(SocketTransport(sock), server.tls.context, server_side=True)
     handshake = _handshake(server)
-    address = Address("?", 0)
+    address = stranger.address
     try:
         with trio.fail_after(server.policy.handshake_timeout) as patience:
-            address = peer_address(sock)
-            session = await _meet(tls, handshake, address, server)
+            session = await _meet(tls, handshake, stranger, server)
             patience.deadline += limits.PROBE_LONGEST  # asking a ghost takes time of its own
             async with server.registry.seat(session.seat):
                 async with trio.open_nursery() as nursery:
-                    answers = await nursery.start(_hold_ports, session, server)
-                    await tls.send_all(handshake.configured(answers))
-                    patience.deadline = math.inf
-                    server.sessions[session.session_id] = session
-                    _log_connected(session)
+                    with session.arriving:
+                        answers = await nursery.start(_hold_ports, session, server)
+                        await tls.send_all(handshake.configured(answers))
+                        patience.deadline = math.inf
+                        server.sessions[session.session_id] = session
+                        _log_connected(session)
                     reason = await session.link.run()
                     nursery.cancel_scope.cancel()
             _log_disconnected(session, reason)
     except* Refused as group:
-        await _refuse(tls, handshake, address, group.exceptions[0])
+        await _refuse(tls, handshake, server, address, group.exceptions[0])
     except* RemoteProtocolError as group:
-        await _refuse(tls, handshake, address, group.exceptions[0])
+        await _refuse(tls, handshake, server, address, group.exceptions[0])
     except* (OSError, trio.BrokenResourceError) as group:
-        _log_failed(address, str(group.exceptions[0]))
+        _log_failed(server, address, str(group.exceptions[0]))
     except* trio.TooSlowError:
-        _log_failed(address, "too slow")
+        _log_failed(server, address, "too slow")
     finally:
         server.sessions.pop(handshake.session_id, None)
         tls.abort()
@@ -168,7 +210,7 @@ async def serve_client(sock: socket.socket, server: Server) -> None:
 
 def _handshake(server: Server) -> ServerHandshake:
     return ServerHandshake(
-        lookup=server.verifiers.get,
+        lookup=server.identities.verifier,
         dummy=server.dummy,
         binding=Binding("certificate", server.tls.leaf_hash),
         nonce=secrets.token_bytes(32),
@@ -179,35 +221,58 @@ def _handshake(server: Server) -> ServerHandshake:
 
 
 async def _meet(
-    tls: TlsStream, handshake: ServerHandshake, address: Address, server: Server
+    tls: TlsStream, handshake: ServerHandshake, stranger: Stranger, server: Server
 ) -> Session:
     """TLS, then the handshake up to what the client wants published."""
-    server.strangers += 1
+    await _shake_hands(tls)
+    if tls.alpn != ALPN:
+        raise trio.BrokenResourceError(f"not a client: it does not speak {ALPN}")
+    await tls.send_all(handshake.challenge())
     try:
-        await tls.do_handshake()
-        if tls.alpn != ALPN:
-            raise trio.BrokenResourceError(f"not a client: it does not speak {ALPN}")
-        await tls.send_all(handshake.challenge())
         proved = await next_event(handshake, tls)
-    finally:
-        server.strangers -= 1
+    except Refused as error:
+        if error.code == RefusalCode.AUTHENTICATION:
+            error.retry_after = server.strangers.failed(stranger)
+        raise
     assert isinstance(proved, ClientProved)  # the handshake's table  # noqa: S101
-    await tls.send_all(handshake.accept(name=proved.name))
+    server.strangers.proved(stranger)
+    identity = server.identities[proved.key_id]
+    if (certificate := tls.peer_certificate()) is not None:
+        identity.check_certificate(certificate_names(certificate))
+    name = server.identities.name(proved.key_id, proved.name)
+    await tls.send_all(handshake.accept(name=name))
     wanted = await next_event(handshake, tls)
     assert isinstance(wanted, ConfigureReceived)  # the same  # noqa: S101
-    return _session(tls, handshake, address, proved, wanted, server)
+    owner = Owner(proved.key_id.hex(), proved.client_id)
+    seat = Seat(
+        owner,
+        proved.instance_id,
+        proved.attempt,
+        name,
+        stranger.address,
+        identity.max_proxies,
+    )
+    return _session(tls, handshake, seat, identity, proved.capabilities, wanted, server)
+
+
+async def _shake_hands(tls: TlsStream) -> None:
+    try:
+        await tls.do_handshake()
+    except trio.BrokenResourceError as error:
+        if isinstance(error.__cause__, ssl.SSLError):
+            await tls.refuse()  # or the alert, which says why, would be overtaken by a reset
+        raise
 
 
 def _session(
     tls: TlsStream,
     handshake: ServerHandshake,
-    address: Address,
-    proved: ClientProved,
+    seat: Seat,
+    identity: Identity,
+    theirs: Capabilities,
     wanted: ConfigureReceived,
     server: Server,
 ) -> Session:
-    owner = Owner(proved.key_id.hex(), proved.client_id)
-    seat = Seat(owner, proved.instance_id, proved.attempt, proved.name, address)
     proxies = (
         Proxy(
             number,
@@ -216,30 +281,47 @@ def _session(
             want.publish_port,
             want.preferred_port,
             want.local_port,
+            server.lobby.visitors(
+                want.name,
+                owner=seat.name,
+                allow_from=tuple(map(ipaddress.ip_network, want.allow_from)),
+                client=identity.room,
+            ),
         )
         for number, want in enumerate(wanted.proxies)
     )
-    session = Session(handshake.session_id, seat, tuple(proxies))
+    session = Session(handshake.session_id, seat, identity.rules, tuple(proxies))
     policy = server.policy
     settings = link_settings(
         OWN,
-        proved.capabilities,
+        theirs,
         keepalive_interval=policy.keepalive_interval,
         keepalive_timeout=policy.keepalive_timeout,
     )
     session.link = Link(tls, Role.SERVER, settings, session.accept, carrier=policy.carrier)
-    seat.evict, seat.probe = session.link.lose, session.link.answers
+    seat.evict, seat.probe = session.evict, session.link.answers
     return session
 
 
 async def _refuse(
-    tls: TlsStream, handshake: ServerHandshake, address: Address, error: BaseException
+    tls: TlsStream,
+    handshake: ServerHandshake,
+    server: Server,
+    address: Address,
+    error: BaseException,
 ) -> None:
     """Say no so that it arrives, and log it once."""
     if not isinstance(error, Refused):
         error = Refused(RefusalCode.PROTOCOL, str(error))
     event = "Authentication failed" if error.code == RefusalCode.AUTHENTICATION else "Refused"
-    logger.warning(event, extra={"address": str(address), "code": error.code, "reason": error.text})
+    server.complaints.say(
+        logging.WARNING,
+        event,
+        kind=error.code,
+        address=str(address),
+        code=error.code,
+        reason=error.text,
+    )
     with trio.move_on_after(limits.REFUSAL_DRAIN_TIMEOUT):
         with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             await tls.send_all(handshake.refuse(error.code, error.text, error.retry_after))
@@ -257,9 +339,7 @@ async def _hold_ports(
 ) -> None:
     """Own the session's listeners, until the server drains; then let what lives finish."""
     async with trio.open_nursery() as ports:
-        publisher = Publisher(
-            ports, server.policy.rules, session.seat, server.registry, session.link
-        )
+        publisher = Publisher(ports, session.rules, session.seat, server.registry, session.link)
         answers = await publisher.publish_all(session.proxies)
         for proxy, answer in zip(session.proxies, answers, strict=True):
             if isinstance(answer, Rejected) and answer.code.passes:
@@ -306,5 +386,5 @@ def _log_disconnected(session: Session, reason: str) -> None:
     )
 
 
-def _log_failed(address: Address, reason: str) -> None:
-    logger.info("Handshake failed", extra={"address": str(address), "reason": reason})
+def _log_failed(server: Server, address: Address, reason: str) -> None:
+    server.complaints.say(logging.INFO, "Handshake failed", address=str(address), reason=reason)

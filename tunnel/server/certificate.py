@@ -1,0 +1,173 @@
+"""The certificate that a server shows: read at the start, and again when its files change."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import attrs
+
+from tunnel import limits, store
+from tunnel.certificates import spki_pin, validity
+from tunnel.errors import StoreError
+from tunnel.net.contexts import ServerTls, server_tls
+
+logger = logging.getLogger(__name__)
+
+_WARNING = timedelta(seconds=limits.CERTIFICATE_WARNING)
+_REMINDER = timedelta(seconds=limits.CERTIFICATE_REMINDER)
+
+
+@attrs.frozen
+class CertificateFiles:
+    """Where a certificate and its key are.
+
+    Args:
+      cert: PEM, the server's own certificate first.
+      key: PEM; may be the same file.
+      own: the server made them itself, and renews them under the same key.
+      kept: False if the files are gone once they were read.
+      client_ca: PEM with the authorities of clients' certificates; None if clients need none.
+    """
+
+    cert: Path
+    key: Path
+    own: bool = False
+    kept: bool = True
+    client_ca: Path | None = None
+
+
+def _utc() -> datetime:
+    return datetime.now(UTC)
+
+
+class CertificateKeeper:
+    """Shows a certificate, and the next one when its files change; it never shows a broken one.
+
+    Args:
+      files: read now, and looked at by `look`.
+      now: the time, with its time zone.
+
+    Raises:
+      StoreError: they cannot be used. Later faults are log lines, and what was shown stays.
+    """
+
+    def __init__(self, files: CertificateFiles, *, now: Callable[[], datetime] = _utc) -> None:
+        self._files = files
+        self._now = now
+        # Looked at before they are read: what changes meanwhile is read again.
+        self._seen = self._look_at_files()
+        self._failing = False
+        self._renew_at = self._warn_at = datetime.min.replace(tzinfo=UTC)
+        #: What new connections are shown. Swapped whole: whoever holds the former one keeps it.
+        self.shown = server_tls(files.cert, files.key, files.client_ca)
+        self.pin = spki_pin(self.shown.leaf)
+        self.until = validity(self.shown.leaf)[1]
+        self._warn_of_the_end()
+
+    def look(self, *, asked: bool = False) -> ServerTls:
+        """Read the files again if they changed; returns what is to be shown from now on.
+
+        Args:
+          asked: read them in any case, and say what came of it.
+        """
+        if self._files.kept:
+            self._renew()
+            found = self._look_at_files()
+            changed = found != self._seen
+            # What could not be used is tried again and again, and talked about once: a file may
+            # have been half-written, or be good only from the next hour on.
+            if asked or changed or self._failing:
+                self._read(changed=changed, say=asked or changed)
+            self._seen = found
+        self._warn_of_the_end()
+        return self.shown
+
+    def _look_at_files(self) -> list[tuple[int, ...] | None]:
+        files = (self._files.cert, self._files.key, self._files.client_ca)
+        return [_identity(path) for path in files if path is not None]
+
+    def _read(self, *, changed: bool, say: bool) -> None:
+        try:
+            tls = server_tls(self._files.cert, self._files.key, self._files.client_ca)
+            pin, until = spki_pin(tls.leaf), self._end_of(tls)
+        except StoreError as error:
+            self._failing = True
+            if say:
+                _log_broken(error)
+            return
+        _log_read(pin, until, new=changed or self._failing, same_pin=pin == self.pin)
+        self._failing = False
+        self._warn_at = self._now()
+        self.shown, self.pin, self.until = tls, pin, until
+
+    def _end_of(self, tls: ServerTls) -> datetime:
+        """Until when a certificate is good; raises StoreError if it is not good now."""
+        since, until = validity(tls.leaf)
+        if until <= self._now():
+            raise StoreError(f"the certificate {self._files.cert} expired on {_day(until)}")
+        if since > self._now():
+            raise StoreError(f"the certificate {self._files.cert} is good from {since} on only")
+        return until
+
+    def _renew(self) -> None:
+        now = self._now()
+        if not self._files.own or now < self._renew_at or self.until > now + store.RENEW_BEFORE:
+            return
+        self._renew_at = now + _REMINDER
+        try:
+            store.renew_own_certificate(self._files.cert, now)
+        except StoreError as error:
+            _log_broken(error)
+
+    def _warn_of_the_end(self) -> None:
+        now = self._now()
+        if now < self._warn_at or self.until - now > _WARNING:
+            return
+        self._warn_at = now + _REMINDER
+        if self.until <= now:
+            event, details = "Certificate has expired", {}
+        else:
+            event, details = "Certificate expires soon", {"days": (self.until - now).days}
+        logger.warning(
+            event,
+            extra={
+                "path": self._files.cert,
+                "until": _day(self.until),
+                **details,
+                "remedy": "put a new one in its place; it is read without a restart",
+            },
+        )
+
+
+def _identity(path: Path) -> tuple[int, ...] | None:
+    """What changes when a file is written or replaced; None if it is not there."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino, found.st_dev
+
+
+def _day(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _log_broken(error: StoreError) -> None:
+    logger.warning(
+        "Certificate cannot be used",
+        extra={"reason": str(error), "consequence": "the one before is still shown"},
+    )
+
+
+def _log_read(pin: str, until: datetime, *, new: bool, same_pin: bool) -> None:
+    event = "Certificate reloaded" if new else "Certificate unchanged"
+    details = {"pin": pin, "until": _day(until)}
+    if same_pin:
+        logger.info(event, extra=details)
+    else:
+        consequence = "its key is another: clients that pin the old one cannot connect"
+        logger.warning(event, extra=details | {"consequence": consequence})

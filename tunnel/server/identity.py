@@ -1,0 +1,116 @@
+"""Whose key it is, and what whoever has it may do."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+
+import attrs
+
+from tunnel import limits
+from tunnel.errors import Refused
+from tunnel.model import RefusalCode
+from tunnel.protocol.keys import Verifier
+from tunnel.server.publish import Rules
+from tunnel.server.visitors import Room
+from tunnel.stats import Reason
+
+#: Behind the name of a client that asks for one that is somebody else's.
+_NOT_HIM = " (shared key)"
+
+
+@attrs.frozen(eq=False)
+class Identity:
+    """What a server knows of a key.
+
+    Args:
+      verifier: proofs are checked with it.
+      rules: what clients with this key may publish.
+      name: what they are called; None if they name themselves, for many share this key.
+      max_proxies: how many proxies all of them together may have; None for any number.
+      max_connections: how many visitors all of them together may have; None for any number.
+    """
+
+    verifier: Verifier
+    rules: Rules
+    name: str | None = None
+    max_proxies: int | None = None
+    max_connections: int | None = None
+    #: Where their visitors are counted.
+    room: Room = attrs.field(init=False)
+
+    @room.default
+    def _room(self) -> Room:
+        return Room(self.max_connections, Reason.CLIENT_FULL)
+
+    def check_certificate(self, names: frozenset[str]) -> None:
+        """See that a client's certificate is for this identity.
+
+        Args:
+          names: those in the certificate, see `certificate_names`.
+
+        Raises:
+          Refused: it is for somebody else. (The client has proved the key: it may know.)
+        """
+        if self.name is not None and self.name not in names:
+            shown = ", ".join(sorted(names)) or "nobody"
+            raise Refused(
+                RefusalCode.AUTHENTICATION,
+                f"the key belongs to {self.name} and the client certificate to {shown}: "
+                "use a key and a certificate that belong together",
+            )
+
+
+def certificate_names(der: bytes) -> frozenset[str]:
+    """Whom a certificate is for: its DNS names and URIs, or, if it has none, its common name.
+
+    (RFC 6125 section 6.4.4: alternative names go before the common name.)
+    """
+    from cryptography import x509
+    from cryptography.x509.oid import NameOID
+
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        with contextlib.suppress(x509.ExtensionNotFound):
+            alternatives = certificate.extensions.get_extension_for_class(
+                x509.SubjectAlternativeName
+            ).value
+            names = (
+                *alternatives.get_values_for_type(x509.DNSName),
+                *alternatives.get_values_for_type(x509.UniformResourceIdentifier),
+            )
+            if names:
+                return frozenset(names)
+        common = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        return frozenset(str(name.value) for name in common)
+    except ValueError:
+        return frozenset()  # not even well-formed, whoever signed it
+
+
+class Identities:
+    """The keys that a server knows.
+
+    Args:
+      entries: no two with the same key.
+    """
+
+    def __init__(self, entries: Iterable[Identity]) -> None:
+        self._entries = {entry.verifier.key_id: entry for entry in entries}
+        self._names = {entry.name for entry in self._entries.values()}
+
+    def __getitem__(self, key_id: bytes) -> Identity:
+        return self._entries[key_id]
+
+    def verifier(self, key_id: bytes) -> Verifier | None:
+        """What is known of a key; None if it is not known."""
+        entry = self._entries.get(key_id)
+        return None if entry is None else entry.verifier
+
+    def name(self, key_id: bytes, asked: str) -> str:
+        """What a client with that key is called. Nobody is called as the owner of another key."""
+        own = self._entries[key_id].name
+        if own is not None:
+            return own
+        if asked in self._names:
+            return asked[: limits.MAX_NAME_LENGTH - len(_NOT_HIM)] + _NOT_HIM
+        return asked

@@ -1,0 +1,187 @@
+"""The connections that have not proved anything yet: how many there are, and who gives way.
+
+Each holds a task, a socket and a TLS state, so that there is a bound. When it is reached, the
+newcomer gets the place of the oldest connection of the busiest network: whoever takes many places
+loses them, and a client that comes while somebody takes them all still gets in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+
+import attrs
+import trio
+
+from tunnel import limits
+from tunnel.model import Address
+from tunnel.net.transport import peer_address, reset_on_close
+from tunnel.server.admission import Penalties, Rate, RateLimit, network
+from tunnel.server.complaints import Complaints
+from tunnel.stats import Reason, Tally
+
+logger = logging.getLogger(__name__)
+
+
+@attrs.define(eq=False)
+class Stranger:
+    """A connection since it was accepted.
+
+    Args:
+      place: the network that it comes from.
+      address: the address.
+    """
+
+    place: str
+    address: Address
+    #: Cancelled when it must give way, which it must only while it has proved nothing.
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
+    proved: bool = attrs.field(default=False, init=False)
+
+
+class Crowds:
+    """Strangers by their networks, and the networks by how many they are.
+
+    Entering, leaving and finding the busiest take the same time however many there are.
+    """
+
+    def __init__(self) -> None:
+        self._crowds: dict[str, dict[Stranger, None]] = {}
+        #: For each number of strangers the networks that have so many, the earliest first.
+        self._by_size: dict[int, dict[str, None]] = {}
+        self._largest = 0
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __contains__(self, stranger: Stranger) -> bool:
+        return stranger in self._crowds.get(stranger.place, {})
+
+    def add(self, stranger: Stranger) -> None:
+        """One stranger more."""
+        crowd = self._crowds.setdefault(stranger.place, {})
+        crowd[stranger] = None
+        self._count += 1
+        self._move(stranger.place, len(crowd) - 1, len(crowd))
+
+    def remove(self, stranger: Stranger) -> None:
+        """One less."""
+        crowd = self._crowds[stranger.place]
+        del crowd[stranger]
+        self._count -= 1
+        self._move(stranger.place, len(crowd) + 1, len(crowd))
+        if not crowd:
+            del self._crowds[stranger.place]
+
+    def _move(self, place: str, old: int, new: int) -> None:
+        if old:
+            del self._by_size[old][place]
+            if not self._by_size[old]:
+                del self._by_size[old]
+        if new:
+            self._by_size.setdefault(new, {})[place] = None
+        # It changes by one at a time, and whoever left the largest size is just below it.
+        if new > self._largest or self._largest not in self._by_size:
+            self._largest = new
+
+    def oldest_of_busiest(self) -> Stranger:
+        """Who gives way: of equally busy networks, the one that has been so for longest."""
+        place = next(iter(self._by_size[self._largest]))
+        return next(iter(self._crowds[place]))
+
+
+class Strangers:
+    """Lets new connections in, before a byte of theirs is read.
+
+    Args:
+      places: how many there may be that have proved nothing.
+      rate: how fast they may come; None for any rate.
+      tally: counts whom was turned away.
+    """
+
+    def __init__(
+        self,
+        *,
+        places: int = limits.MAX_STRANGERS,
+        rate: Rate | None = None,
+        tally: Tally | None = None,
+    ) -> None:
+        self._places = places
+        self._rate = None if rate is None else RateLimit(rate)
+        self._tally = tally or Tally()
+        self._crowds = Crowds()
+        self._penalties = Penalties()
+        self._complaints = Complaints(logger)
+
+    def __len__(self) -> int:
+        return len(self._crowds)
+
+    def receive(self, sock: socket.socket) -> Stranger | None:
+        """A place for a new connection; None if it is turned away, and closed.
+
+        Somebody may lose his place by it: his `scope` is cancelled, and his own task closes his
+        socket. Whoever got a place must say when he has `left`.
+        """
+        try:
+            address = peer_address(sock)
+        except OSError:
+            sock.close()  # it has gone already
+            return None
+        place = network(address.host)
+        reason = self._refuses(place)
+        if reason is not None:
+            self._turn_away(sock, address, reason)
+            return None
+        if len(self._crowds) >= self._places:
+            self._make_room()
+        stranger = Stranger(place, address)
+        self._crowds.add(stranger)
+        return stranger
+
+    def _refuses(self, place: str) -> Reason | None:
+        now = trio.current_time()
+        if self._penalties.refuses(place, now):
+            return Reason.FAILED_PROOFS
+        return None if self._rate is None else self._rate.take(place, now)
+
+    def _turn_away(self, sock: socket.socket, address: Address, reason: Reason) -> None:
+        with contextlib.suppress(OSError):  # not every system takes it once the peer has gone
+            reset_on_close(sock)  # nothing of it stays in the kernel either
+        sock.close()
+        self._complain(address, reason)
+
+    def _make_room(self) -> None:
+        oldest = self._crowds.oldest_of_busiest()
+        self._crowds.remove(oldest)
+        oldest.scope.cancel()
+        self._complain(oldest.address, Reason.GAVE_WAY)
+
+    def _complain(self, address: Address, reason: Reason) -> None:
+        self._tally.count(reason)
+        self._complaints.say(
+            logging.WARNING,
+            "Connection turned away",
+            kind=reason,
+            address=str(address),
+            reason=reason.value,
+        )
+
+    def proved(self, stranger: Stranger) -> None:
+        """It is a client: nobody takes its place any more, and its network is trusted."""
+        self._crowds.remove(stranger)
+        stranger.proved = True
+        self._penalties.proved(stranger.place)
+
+    def failed(self, stranger: Stranger) -> float | None:
+        """Its proof was wrong; returns for how many seconds it should stay away, if it should."""
+        self._tally.count(Reason.WRONG_KEY)
+        return self._penalties.failed(stranger.place, trio.current_time()) or None
+
+    def left(self, stranger: Stranger) -> None:
+        """Its connection is over, whatever it was."""
+        if stranger.proved:
+            self._penalties.left(stranger.place, trio.current_time())
+        elif stranger in self._crowds:
+            self._crowds.remove(stranger)
