@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= auto
 
-.PHONY: help demo test check style types unit e2e interop fuzz bench clean
+.PHONY: help demo test check style types unit e2e interop reliability soak fuzz bench figures clean
 
 help:  ## Show this help.
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -26,6 +26,7 @@ demo: $(VENV)/.installed  ## A web service, a server and a client: see a tunnel 
 	@$(BIN)/python docs/examples/demo.py
 
 test: check e2e  ## Everything that CI runs: style, types, all tests, a short fuzz.
+	@$(MAKE) --no-print-directory reliability RELIABILITY=short
 	@$(BIN)/python -m fuzz.fuzz_yamux --seconds 10
 	@$(BIN)/python -m fuzz.fuzz_protocol --seconds 10
 
@@ -48,6 +49,12 @@ interop: $(VENV)/.installed  ## Our Yamux against other people's, built with go,
 	@tests/interop/peers/build
 	@$(BIN)/python -m pytest -n $(WORKERS) tests/interop
 
+reliability: $(VENV)/.installed  ## What must hold whatever happens; RELIABILITY=short takes minutes, full longer.
+	@RELIABILITY=$(or $(RELIABILITY),full) $(BIN)/python -m pytest -n 0 tests/reliability
+
+soak: $(VENV)/.installed  ## Traffic and faults for MINUTES (default 30): is what it takes flat at the end?
+	@$(BIN)/python -m tests.reliability.soak --minutes $(or $(MINUTES),30)
+
 fuzz: $(VENV)/.installed  ## Fuzz for SECONDS each (default 600): properties, then guided by coverage.
 	@$(BIN)/python -m pip install --quiet --group fuzz
 	@$(BIN)/python -m fuzz.fuzz_yamux --seconds $(or $(SECONDS),600)
@@ -55,10 +62,14 @@ fuzz: $(VENV)/.installed  ## Fuzz for SECONDS each (default 600): properties, th
 	@for target in engine framing preamble server client; do \
 		$(BIN)/python -m fuzz.guided $$target $(or $(SECONDS),600) || exit 1; done
 
-bench: $(VENV)/.installed  ## Print how quickly ports are freed, sessions made, and what memory they take.
+bench: $(VENV)/.installed  ## Compare tunnels on this machine; BENCH="--quick", or see docs/benchmarks.md.
+	@$(BIN)/python -m tests.benchmarks.compare $(BENCH)
+
+figures: $(VENV)/.installed  ## Print how quickly ports are freed, sessions made, and what memory they take.
 	@$(BIN)/python -m tests.benchmarks.bench_sessions
 	@$(BIN)/python -m tests.benchmarks.bench_engine
 
 clean:  ## Remove what the other targets made.
 	@rm -rf $(VENV) .demo .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
 	@rm -rf tests/interop/peers/*/build tests/interop/peers/node/node_modules
+	@rm -rf tests/benchmarks/peers/*/build

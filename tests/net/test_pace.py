@@ -31,7 +31,7 @@ class Network:
         (50 * MBIT, 16 * limits.KIB),  # 25 kB in 4 ms
         (100 * MBIT, 32 * limits.KIB),
         (1000 * MBIT, 256 * limits.KIB),
-        (100_000 * MBIT, limits.MAX_BATCH),
+        (100_000 * MBIT, 2 * limits.BATCH),
     ],
 )
 def test_a_batch_is_what_the_link_carries_in_a_few_milliseconds(rate, batch):
@@ -40,6 +40,16 @@ def test_a_batch_is_what_the_link_carries_in_a_few_milliseconds(rate, batch):
     pace.look(0.0)
     assert pace.batch == batch
     assert network.limits == ([] if batch == limits.BATCH else [batch])
+
+
+def test_up_it_goes_in_steps():
+    network = Network(50 * MBIT)
+    pace = Pace(network)
+    pace.look(0.0)
+    network.rate = 100_000 * MBIT
+    batches = [pace.batch for now in range(1, 10) if pace.look(float(now))]
+    assert batches == [limits.MIN_BATCH << step for step in range(1, 7)]
+    assert batches[-1] == limits.MAX_BATCH
 
 
 def test_a_change_is_told_once():
@@ -55,7 +65,7 @@ def test_the_kernel_is_not_asked_all_the_time():
     network.rate = 1000 * MBIT
     assert not pace.look(limits.PACE_INTERVAL * 0.9)
     assert pace.look(limits.PACE_INTERVAL * 1.1)
-    assert pace.batch == 256 * limits.KIB
+    assert pace.batch == 32 * limits.KIB
 
 
 def test_nobody_knows():

@@ -30,7 +30,8 @@ class Pace:
         rate = self._transport.delivery_rate()
         if rate is None:
             return False
-        batch = _power_of_two(rate * limits.BATCH_TIME)
+        # Down at once, up in steps: a burst can look fast for a moment.
+        batch = min(_power_of_two(rate * limits.BATCH_TIME), 2 * self.batch)
         batch = min(max(batch, limits.MIN_BATCH), limits.MAX_BATCH)
         if batch == self.batch:
             return False
