@@ -208,9 +208,11 @@ TLS_JOIN: Final = 4 * KIB
 STREAM_QUEUE: Final = 256 * KIB
 #: Bytes of all streams of one link that wait for the link; beyond it no socket is read.
 LINK_QUEUE: Final = 4 * MIB
-#: Connections accepted, and sockets served, before others get a turn.
+#: Connections accepted before others get a turn.
 ACCEPT_BURST: Final = 64
-POLL_BURST: Final = 256
+#: Sockets served before what they said is sent. With more, the other side would have nothing to do
+#: meanwhile, and then all at once (with 64 busy connections: an eighth fewer requests a second).
+POLL_BURST: Final = 32
 #: The kernel's queue of connections not yet accepted (it caps this at net.core.somaxconn).
 LISTEN_BACKLOG: Final = 1024
 #: How often a link looks at the clock at least, whatever it was told.
@@ -222,3 +224,41 @@ ACCEPT_PAUSE: Final = 0.1
 #: How often it says so. At the limit, every visitor who leaves ends a shortage and the next one
 #: who comes begins another.
 SHORTAGE_REMINDER: Final = 60.0
+
+# --- What an operator looks at --------------------------------------------------------------
+
+#: How long `top` waits for an answer before it says that there is none.
+TOP_PATIENCE: Final = 5.0
+#: An answer that it reads: thousands of proxies are less.
+TOP_ANSWER: Final = 16 * MIB
+#: Of each list in an answer it looks at so many, and it remembers so many rates.
+TOP_ROWS: Final = 4096
+TOP_HISTORY: Final = 240
+#: Records of the audit log that wait for the disk; what comes when there are so many is lost, and
+#: counted. Half a kilobyte each.
+AUDIT_QUEUE: Final = 16_384
+#: How long the end of a program waits for a disk that does not take the last of them.
+AUDIT_GOODBYE: Final = 5.0
+
+# --- Being looked at ------------------------------------------------------------------------
+
+#: Connections to the statistics' port; of more, the oldest is closed. A browser has six.
+HTTP_CONNECTIONS: Final = 64
+#: How long one of them may be silent between two requests, or not read its answer.
+HTTP_PATIENCE: Final = 10.0
+#: How often the event loop's lag is measured.
+LAG_INTERVAL: Final = 1.0
+#: How often the round trip of each session is counted; measured ones are good for so long.
+RTT_INTERVAL: Final = 5.0
+#: The last so many events are kept.
+MAX_EVENTS: Final = 500
+#: The longest text in one of them.
+MAX_EVENT_TEXT: Final = 200
+#: Connections that are shown one by one.
+SHOWN_CONNECTIONS: Final = 200
+#: Looking at ten thousand connections takes some ten milliseconds: not more often than this.
+CONNECTIONS_LOOK: Final = 1.0
+#: Proxies with metrics of their own, some seven series each; the others have their sum.
+METRIC_PROXIES: Final = 1000
+#: A token that a person made up must have at least this many characters.
+MIN_TOKEN_LENGTH: Final = 16

@@ -40,6 +40,7 @@ class Hub(Carrier):
         self._sockets: dict[int, SocketEndpoint] = {}
         #: Where the next socket is read to; only within a turn.
         self.free = memoryview(b"")
+        self._space = scratch().read
 
     async def _run(self, epoll: select.epoll) -> None:
         with epoll:
@@ -63,7 +64,7 @@ class Hub(Carrier):
     def _serve(self) -> None:
         """One turn: whatever is ready, each socket once."""
         assert self._epoll is not None  # as long as `_run` runs  # noqa: S101
-        whole = self.free = scratch().read
+        self.free = self._space
         for descriptor, events in self._epoll.poll(0, limits.POLL_BURST):
             # One that was closed earlier in this turn is not in the table any more.
             endpoint = self._sockets.get(descriptor)
@@ -71,7 +72,7 @@ class Hub(Carrier):
                 endpoint.ready(events)
                 if len(self.free) < limits.HUB_CHUNK:
                     self.link.flush()  # after it nobody needs what was read so far
-                    self.free = whole
+                    self.free = self._space
 
     def adopt(
         self,
@@ -165,6 +166,9 @@ class SocketEndpoint(Endpoint):
 
     def ready(self, events: int) -> None:
         """Epoll says that something can be done."""
+        if events == _IN:
+            self._read()
+            return
         if events & _ERR:
             self.fail(self._visit.failure)
             return

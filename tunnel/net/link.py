@@ -219,7 +219,7 @@ class Link:
 
     def _receive(self, data: memoryview | bytes) -> None:
         if data:
-            self._engine.receive_data(data, trio.current_time())
+            self._engine.receive_data(data, self._tls.heard_at)
             self._tell()
 
     async def _write(self) -> None:
@@ -247,16 +247,15 @@ class Link:
             self._writing = self.spawn(self._write)
 
     def _fill(self) -> None:
+        engine, tls = self._engine, self._tls
         try:
-            while not (self._mute or self._tls.blocked):
-                parts = self._engine.data_to_send(trio.current_time(), self._pace.batch)
-                if not parts:
-                    break
-                self._tls.send_nowait(*parts)
+            while engine.has_data_to_send() and not (self._mute or tls.blocked):
+                tls.send_nowait(*engine.data_to_send(trio.current_time(), self._pace.batch))
         except trio.BrokenResourceError as error:
             self._fall_silent(error)
-        self._engine.keep_lent()
-        self._tell()
+        engine.keep_lent()
+        if engine.has_events():
+            self._tell()
 
     def _fall_silent(self, error: Exception) -> None:
         """Nothing can be sent any more. What came in before is still read, it may say why."""

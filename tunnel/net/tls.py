@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import operator
 import ssl
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeAlias
 
 import trio
@@ -53,6 +53,7 @@ class TlsStream(trio.abc.Stream):
             server_hostname=server_hostname,
         )
         self._unsent = _NOTHING
+        self._scratch = scratch()
         self._ended = False
         self._broken = False
         self._closed = False
@@ -143,7 +144,7 @@ class TlsStream(trio.abc.Stream):
 
     async def _receive(self) -> memoryview:
         """Wait for ciphertext, in the shared buffer; nothing at the end."""
-        cipher = scratch().cipher
+        cipher = self._scratch.cipher
         size = await self.transport.receive_into(cipher)
         self.heard_at = trio.current_time()
         return cipher[:size]
@@ -173,28 +174,27 @@ class TlsStream(trio.abc.Stream):
         self._check_open()
         if self.blocked:
             self._encrypt(parts)
-        else:
-            self._send_now(self._encrypt(parts))
-        return not self.blocked
-
-    def _send_now(self, cipher: list[bytes]) -> None:
+            return False
+        cipher = self._encrypt(parts)
         cipher.append(self._outgoing.read())
         sent = self.transport.send_nowait(cipher)
-        if sent < sum(map(len, cipher)):
-            self._unsent = memoryview(b"".join(cipher))
-            self._sent(sent)
+        if sent == sum(map(len, cipher)):
+            return True
+        self._unsent = memoryview(b"".join(cipher))
+        self._sent(sent)
+        return False
 
     def _encrypt(self, parts: Sequence[Buffer]) -> list[bytes]:
         """What comes out, but for the last slice, which stays with OpenSSL; all, if some did."""
         cipher = []
         take = not self.blocked
-        for piece in _pieces(parts):
-            try:
+        try:
+            for piece in _pieces(parts):
                 self._ssl.write(piece)
-            except ssl.SSLError as error:
-                raise trio.BrokenResourceError(f"TLS: {_reason(error)}") from error
-            if take and self._outgoing.pending >= limits.TLS_SLICE:
-                cipher.append(self._outgoing.read())
+                if take and self._outgoing.pending >= limits.TLS_SLICE:
+                    cipher.append(self._outgoing.read())
+        except ssl.SSLError as error:
+            raise trio.BrokenResourceError(f"TLS: {_reason(error)}") from error
         return cipher
 
     def _sent(self, size: int) -> None:
@@ -291,8 +291,14 @@ class TlsStream(trio.abc.Stream):
         await trio.lowlevel.checkpoint()
 
 
-def _pieces(parts: Sequence[Buffer]) -> Iterator[Buffer]:
+def _pieces(parts: Sequence[Buffer]) -> Iterable[Buffer]:
     """The same bytes in pieces for OpenSSL: short ones joined, long ones cut."""
+    if sum(map(len, parts)) < limits.TLS_JOIN:
+        return (b"".join(parts),)  # most batches, where latency is what counts
+    return _join_and_cut(parts)
+
+
+def _join_and_cut(parts: Sequence[Buffer]) -> Iterator[Buffer]:
     short: list[Buffer] = []
     for part in parts:
         if len(part) < limits.TLS_JOIN:

@@ -111,12 +111,15 @@ class Connection:
         The parts are the caller's own buffers and headers between them, uncopied.
         """
         self._now = now
-        if not self._outbox:
-            return []
-        self._keepalive.sending(now)
         parts = self._outbox.build(max_bytes)
-        self._table.served(now)
+        if parts:
+            self._keepalive.sending(now)
+            self._table.served(now)
         return parts
+
+    def has_events(self) -> bool:
+        """True if something waits for `next_event` that the caller, or sending, has caused."""
+        return bool(self._events.waiting)
 
     def has_data_to_send(self) -> bool:
         """True if `data_to_send` would give something."""

@@ -63,11 +63,18 @@ class Outbox:
         self._over = False
 
     def __bool__(self) -> bool:
-        return (
-            self.go_away is not None
-            or self.ping is not None
-            or bool(self.pongs or self._has_stream_frames())
+        # Data first: that is what there is most often, and this is asked with every batch.
+        return bool(
+            self._fresh
+            or self._backlog
+            or self._control
+            or self.resets
+            or self._has_session_frames()
+            or self.go_away is not None
         )
+
+    def _has_session_frames(self) -> bool:
+        return bool(self.pongs) or self.ping is not None
 
     def _has_stream_frames(self) -> bool:
         return bool(self.resets or self._control or self._fresh or self._backlog)
@@ -152,8 +159,10 @@ class Outbox:
         """Frames of about `max_bytes` together, at least one if there is any."""
         parts: list[Buffer] = []
         max_bytes = max(max_bytes, 1)
-        self._build_session(parts)
-        self._build_control(parts, max_bytes)
+        if self._has_session_frames():
+            self._build_session(parts)
+        if self.resets or self._control:
+            self._build_control(parts, max_bytes)
         self._build_data(parts, max_bytes - HEADER_SIZE * len(parts))
         if self.go_away is not None and not self._has_stream_frames():
             self._frame(parts, GO_AWAY, 0, 0, self.go_away)
