@@ -17,7 +17,7 @@ from tunnel.model import Address
 from tunnel.net.framed import next_event
 from tunnel.protocol.keys import derive, generate_key
 from tunnel.server.admission import Rate
-from tunnel.server.strangers import Crowds, Stranger
+from tunnel.server.strangers import Crowds, Stranger, Strangers
 from tunnel.stats import Reason
 
 # --- Who gives way ----------------------------------------------------------------------------
@@ -117,6 +117,21 @@ def turned_away(records):
         for line in records
         if line.getMessage() == "Connection turned away"
     ]
+
+
+async def test_a_proof_that_comes_in_the_moment_of_giving_way():
+    ends = [socket.socketpair(), socket.socketpair()]
+    strangers = Strangers(places=1)
+    first, second = (strangers.receive(one) for one, _ in ends)
+    assert first.scope.cancel_called
+    strangers.proved(first)  # its task was on its way already
+    strangers.left(first)
+    assert len(strangers) == 1
+    strangers.left(second)
+    assert len(strangers) == 0
+    for one, other in ends:
+        one.close()
+        other.close()
 
 
 async def test_the_bound_holds_within_one_burst(certificate):

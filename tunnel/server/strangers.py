@@ -108,8 +108,7 @@ class Strangers:
         rate: Rate | None = None,
         tally: Tally | None = None,
     ) -> None:
-        self._places = places
-        self._rate = None if rate is None else RateLimit(rate)
+        self.bound(places, rate)
         self._tally = tally or Tally()
         self._crowds = Crowds()
         self._penalties = Penalties()
@@ -117,6 +116,11 @@ class Strangers:
 
     def __len__(self) -> int:
         return len(self._crowds)
+
+    def bound(self, places: int, rate: Rate | None) -> None:
+        """From now on so many, and so fast."""
+        self._places = places
+        self._rate = None if rate is None else RateLimit(rate)
 
     def receive(self, sock: socket.socket) -> Stranger | None:
         """A place for a new connection; None if it is turned away, and closed.
@@ -169,8 +173,12 @@ class Strangers:
         )
 
     def proved(self, stranger: Stranger) -> None:
-        """It is a client: nobody takes its place any more, and its network is trusted."""
-        self._crowds.remove(stranger)
+        """It is a client: nobody takes its place any more, and its network is trusted.
+
+        (Its proof may have come in the moment in which it was told to give way; then it goes.)
+        """
+        if stranger in self._crowds:
+            self._crowds.remove(stranger)
         stranger.proved = True
         self._penalties.proved(stranger.place)
 
