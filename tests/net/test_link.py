@@ -465,3 +465,17 @@ async def test_a_stream_that_is_not_wanted_is_refused(contexts):
         pair.server.flush()
         with pytest.raises(trio.BrokenResourceError, match="limit"):
             await stream.receive_some()
+
+
+async def test_the_pace_is_looked_at_though_the_kernel_takes_everything(contexts, monkeypatch):
+    """What one stream's window lets out may all fit into the kernel, and wait there."""
+    async with link_pair(contexts, transports=socket_transports) as pair:
+        looks = []
+        monkeypatch.setattr(pair.client._pace, "look", lambda now: not looks.append(now))
+        monkeypatch.setattr(pair.client._pace, "batch", 4096)
+        stream = pair.client.open_mux_stream()
+        await stream.send_all(b"x")
+        await wait_all_tasks_blocked()
+        assert looks
+        assert not pair.client._tls.blocked
+        assert pair.client._engine.frame_size == 4096

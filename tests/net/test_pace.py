@@ -76,14 +76,25 @@ def test_nobody_knows():
 
 async def test_tcp_knows_its_rate():
     one, other = socket_transports()
-    block = bytes(1 << 16)
-    for _ in range(20):
-        sent = one.send_nowait([block])
-        while sent:
-            sent -= await other.receive_into(memoryview(bytearray(1 << 16)))
+    one.limit_unsent(limits.MIB)
+    buffer = memoryview(bytearray(1 << 16))
+    while one.delivery_rate() is None:  # until it was busy for a while
+        while one.send_nowait([buffer]):
+            pass
+        await other.receive_into(buffer)
     assert one.delivery_rate() > 1e5
     one.abort()
     assert one.delivery_rate() is None
+    other.abort()
+
+
+async def test_a_rate_that_is_only_that_of_the_source_is_not_the_network_s():
+    one, other = socket_transports()
+    for _ in range(20):
+        one.send_nowait([b"x"])
+        await other.receive_into(memoryview(bytearray(1)))
+        assert one.delivery_rate() is None
+    one.abort()
     other.abort()
 
 

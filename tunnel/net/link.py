@@ -227,8 +227,6 @@ class Link:
         try:
             while self._tls.blocked and not self._mute:
                 await self._tls.drain()
-                if self._pace.look(trio.current_time()):
-                    self._engine.frame_size = self._pace.batch
                 self._fill()
         except trio.BrokenResourceError as error:
             self._fall_silent(error)
@@ -247,10 +245,13 @@ class Link:
             self._writing = self.spawn(self._write)
 
     def _fill(self) -> None:
-        engine, tls = self._engine, self._tls
+        engine, tls, pace = self._engine, self._tls, self._pace
         try:
             while engine.has_data_to_send() and not (self._mute or tls.blocked):
-                tls.send_nowait(*engine.data_to_send(trio.current_time(), self._pace.batch))
+                now = trio.current_time()
+                tls.send_nowait(*engine.data_to_send(now, pace.batch))
+                if pace.look(now):
+                    engine.frame_size = pace.batch
         except trio.BrokenResourceError as error:
             self._fall_silent(error)
         engine.keep_lent()

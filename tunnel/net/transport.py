@@ -20,8 +20,9 @@ from tunnel.model import Address, unmap
 #: struct linger { on = 1, seconds = 0 }: closing sends RST and drops what is unsent.
 _RESET = struct.pack("ii", 1, 0)
 _GRACEFUL = struct.pack("ii", 0, 0)
-#: `tcpi_delivery_rate` of struct tcp_info (include/uapi/linux/tcp.h), and all that is before it.
-_DELIVERY_RATE = struct.Struct("=160xQ")
+#: Of struct tcp_info (include/uapi/linux/tcp.h): `tcpi_delivery_rate_app_limited`, the lowest bit
+#: of its byte, and `tcpi_delivery_rate`.
+_DELIVERY_RATE = struct.Struct("=7xB152xQ")
 
 
 def reset_on_close(sock: socket.socket) -> None:
@@ -104,7 +105,10 @@ class Transport(ABC):
 
     @abstractmethod
     def delivery_rate(self) -> float | None:
-        """Bytes a second that the network was seen to deliver last; None if nobody knows."""
+        """Bytes a second that the network was seen to deliver last; None if nobody knows.
+
+        Nobody knows, either, while it is given less than it would carry.
+        """
 
     @abstractmethod
     def limit_unsent(self, size: int) -> None:
@@ -190,10 +194,10 @@ class SocketTransport(Transport):
         """See `Transport`: TCP's own estimate (Linux; see tcp(7), TCP_INFO)."""
         try:
             info = self.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _DELIVERY_RATE.size)
-            (rate,) = _DELIVERY_RATE.unpack(info)
+            app_limited, rate = _DELIVERY_RATE.unpack(info)
         except (AttributeError, OSError, struct.error):
             return None
-        return float(rate) or None
+        return None if app_limited & 1 else float(rate) or None
 
     def limit_unsent(self, size: int) -> None:
         """See `Transport`."""
