@@ -22,8 +22,8 @@ class Pace:
     def look(self, now: float) -> bool:
         """Ask how fast the link is; True if `batch` is another now.
 
-        Call it whenever something was sent. (Not only when the link takes no more: what one stream's
-        window lets out may all fit into the kernel, and wait there.)
+        Call it whenever something was sent. (Not only when the link takes no more: what the window
+        of one stream lets out may all fit into the kernel, and wait there.)
         """
         if now - self._looked_at < limits.PACE_INTERVAL:
             return False
