@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= auto
 
-.PHONY: help demo test check style types unit e2e interop reliability soak fuzz bench figures clean
+.PHONY: help demo test check style types unit e2e interop page reliability soak fuzz bench figures clean
 
 help:  ## Show this help.
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -49,8 +49,14 @@ interop: $(VENV)/.installed  ## Our Yamux against other people's, built with go,
 	@tests/interop/peers/build
 	@$(BIN)/python -m pytest -n $(WORKERS) tests/interop
 
+page: $(VENV)/.installed  ## The status page in a Chromium (Debian: apt install chromium), and its pictures.
+	@$(BIN)/python -m pip install --quiet --group page
+	@$(BIN)/python -m pytest -n 0 tests/page
+
 reliability: $(VENV)/.installed  ## What must hold whatever happens; RELIABILITY=short takes minutes, full longer.
 	@RELIABILITY=$(or $(RELIABILITY),full) $(BIN)/python -m pytest -n 0 tests/reliability
+	@test "$(RELIABILITY)" = short || RELIABILITY=full $(BIN)/python -m pytest -n 0 \
+		tests/e2e/test_reload.py tests/e2e/test_silent_link.py
 
 soak: $(VENV)/.installed  ## Traffic and faults for MINUTES (default 30): is what it takes flat at the end?
 	@$(BIN)/python -m tests.reliability.soak --minutes $(or $(MINUTES),30)

@@ -42,6 +42,9 @@ KINDS = (
     "configure",
     "configured",
     "bound",
+    "rejected",
+    "reconfigure",
+    "reconfigured",
     "stopping",
     "unknown",
 )
@@ -64,7 +67,7 @@ KEYS = st.sampled_from((
     "instance_id", "attempt", "capabilities", "max_frame", "max_streams", "backlog", "window",
     "features", "mac", "session", "server_version", "code", "text", "retry_after", "proxies",
     "visitors", "publish_addr", "publish_port", "preferred_port", "local_port", "id", "bound",
-    "rejected", "host", "port", "allow_from", "other",
+    "rejected", "host", "port", "allow_from", "remove", "other",
 ))
 # fmt: on
 NETWORKS = st.one_of(
@@ -100,11 +103,21 @@ RIGHT = {
     "retry_after": NUMBERS,
     "id": st.integers(0, 3),
     "bound": st.just([{"host": "::", "port": 80}]),
+    "rejected": st.just({"code": "in_use", "text": "busy"}),
+    "remove": st.lists(st.integers(0, 4), max_size=3),
     "proxies": st.lists(
         st.one_of(
             st.builds(
-                lambda name, more: {"name": name, "publish_addr": "*", "publish_port": 0} | more,
-                st.sampled_from(["a", "b"]),
+                lambda number, more: (
+                    {
+                        "id": number,
+                        "name": f"proxy {number % 3}",
+                        "publish_addr": "*",
+                        "publish_port": 0,
+                    }
+                    | more
+                ),
+                st.integers(0, 4),
                 st.one_of(st.just({}), st.fixed_dictionaries({"allow_from": NETWORKS})),
             ),
             st.builds(

@@ -24,9 +24,10 @@ from tunnel.net.listen import open_listeners
 from tunnel.net.transport import own_address
 from tunnel.protocol.keys import derive, generate_key
 from tunnel.server.identity import Identities, Identity
+from tunnel.server.policy import Policy
 from tunnel.server.publish import Rules
 from tunnel.server.run import run_server
-from tunnel.server.session import Policy, Server
+from tunnel.server.session import Server
 
 EVERY_PORT = (PortRange(1, 65535),)
 
@@ -155,8 +156,8 @@ _hosts = itertools.count(1)
 def own_host() -> str:
     """A loopback address that no other test uses, so that its ports are nobody else's."""
     # The process id is 22 bits at most; tests that run at once are different processes.
-    block = (os.getpid() * 8 + next(_hosts)) % (1 << 22)
-    return f"127.{64 + (block >> 16)}.{block >> 8 & 255}.{block & 255 | 1}"
+    number = (os.getpid() * 8 + next(_hosts)) % (1 << 22) * 2 + 1
+    return f"127.{64 + (number >> 16)}.{number >> 8 & 255}.{number & 255}"
 
 
 def is_free(address: Address) -> bool:

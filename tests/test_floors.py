@@ -13,11 +13,12 @@ ROOT = Path(__file__).parents[1] / "tunnel"
 
 #: The floors from the ground up; a package may import those below its own, and itself.
 FLOORS = [
-    {"errors", "limits", "model", "stats", "handles", "_version"},
+    {"advice", "errors", "limits", "model", "stats", "handles", "_version"},
     {"yamux", "protocol", "config"},
     {"certificates"},
     {"store", "net"},
     {"server", "client", "ops"},
+    {"programs"},
     {"api"},
     {"cli"},
     {"__main__", "__init__"},

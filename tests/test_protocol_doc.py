@@ -25,10 +25,13 @@ from tunnel.protocol.messages import (
     Configured,
     Proof,
     ProxyRequest,
+    Reconfigure,
+    Reconfigured,
     RefusedMessage,
     Rejected,
     Stopping,
 )
+from tunnel.server.session import OWN
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
@@ -122,6 +125,9 @@ SAMPLES = {
     "5 `configured`": Configured((BOUND, Rejected(1, RejectionCode.IN_USE, "why"))),
     "`refused`": RefusedMessage(RefusalCode.BUSY, "why", 5.0),
     "`bound`": BOUND,
+    "`rejected`": Rejected(0, RejectionCode.NOT_ALLOWED, "why"),
+    "`reconfigure`": Reconfigure((1000,), ((0, ProxyRequest("name", "*", 80, 0, 80, ("::/0",))),)),
+    "`reconfigured`": Reconfigured((BOUND, Rejected(1, RejectionCode.IN_USE, "why"))),
     "`stopping`": Stopping(),
 }
 
@@ -315,8 +321,9 @@ def test_another_version_is_known_by_that_alone():
 
 
 def test_what_capabilities_announces():
-    own = Capabilities().to_json()
+    own = OWN.to_json()
     found = {row[0].strip("`"): row[1] for row in rows("Capabilities")}
     assert set(found) == set(own)
     for key, value in own.items():
-        assert (number(found[key]) if value else json.loads(found[key].strip("`"))) == value
+        said = found[key].strip("`")
+        assert (json.loads(said) if isinstance(value, list) else number(found[key])) == value

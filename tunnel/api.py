@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import logging
 import os
 import secrets
 import socket
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import trio
 
 from tunnel import store
 from tunnel.certificates import spki_pin
-from tunnel.client import run as client_run
 from tunnel.client.connect import Dialler
 from tunnel.client.proxy import LocalProxy
 from tunnel.client.session import Client
@@ -23,13 +25,17 @@ from tunnel.model import Address, name_fault
 from tunnel.net.contexts import client_context
 from tunnel.net.listen import open_listeners
 from tunnel.net.transport import own_address
+from tunnel.ops.audit import Writer, open_audit
+from tunnel.ops.holder import cannot_listen
+from tunnel.programs import ClientProgram, ServerProgram, asked_for, observed
 from tunnel.protocol.keys import ClientKeys, Verifier, derive, generate_key
 from tunnel.server import run as server_run
 from tunnel.server.admission import Rate
 from tunnel.server.certificate import CertificateFiles, CertificateKeeper
 from tunnel.server.identity import Identities, Identity
+from tunnel.server.policy import Policy
 from tunnel.server.publish import Rules
-from tunnel.server.session import Policy, Server
+from tunnel.server.session import Server
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +56,14 @@ async def run_server(
     Raises:
       TunnelError: it could not start; says why and what to do.
     """
-    server, listeners, certificate = _prepare_server(config, source)
-    await server_run.run_server(server, listeners, certificate=certificate, task_status=task_status)
+    with asked_for(config, source) as stats, _audit(config, source) as audit:
+        server, listeners, certificate = _prepare_server(config, source, stats.listeners)
+        run = functools.partial(server_run.run_server, server, listeners, certificate=certificate)
+        if audit is not None:
+            server.lobby.audit = audit.put
+            run = functools.partial(audit.beside, run)
+        program = ServerProgram(server, certificate, tuple(map(own_address, listeners)))
+        await observed(run, program, stats, task_status)
 
 
 async def run_client(
@@ -70,24 +82,82 @@ async def run_client(
     Raises:
       TunnelError: it could not start; says why and what to do.
     """
-    await client_run.run_client(_prepare_client(config, source), task_status=task_status)
+    with asked_for(config, source) as stats, _audit(config, source) as audit:
+        client = _prepare_client(config, source)
+        program = ClientProgram(client)
+        run: Callable[..., Awaitable[None]] = program.run
+        if audit is not None:
+            client.audit, audit.client = audit.put, client.name
+            run = functools.partial(audit.beside, run)
+        await observed(run, program, stats, task_status)
+
+
+async def change_server(handle: ServerHandle, config: ServerConfig, *, source: Path) -> None:
+    """Have a running server do what another configuration says, and read its certificate again.
+
+    Every session goes on but those whose key is not known any more. If cancelled, nothing changes.
+
+    Args:
+      handle: of the server.
+      config: what it says. What takes a restart (see `server_changes`) is not looked at.
+      source: the file, as for `run_server`.
+
+    Raises:
+      TunnelError: it cannot be used; nothing has changed.
+    """
+    reserved = frozenset({address.port for address in handle.addresses} | {config.stats_port or 0})
+
+    def prepare() -> Identities:
+        return _identities(config, _verifiers(config, source), reserved)
+
+    # To derive keys that people made up takes a tenth of a second each.
+    identities = await trio.to_thread.run_sync(prepare)
+    handle.change(_policy(config), identities)
+    handle.reload()
+
+
+async def change_client(
+    handle: ClientHandle, config: ClientConfig, *, source: Path, anew: bool = False
+) -> None:
+    """Have a running client do what another configuration says; returns before it is all done.
+
+    Proxies that are the same stay published, and every live connection goes on.
+
+    Args:
+      handle: of the client.
+      config: what it says. What takes a restart (see `client_changes`) is not looked at.
+      source: the file, as for `run_client`.
+      anew: with a new connection to the server, which ends the one that lives.
+
+    Raises:
+      TunnelError: it cannot be used; nothing has changed.
+    """
+    other = await trio.to_thread.run_sync(_prepare_client, config, source)
+    handle.change(other, anew=anew)
 
 
 # --- The server's parts -----------------------------------------------------------------------
 
 
 def _prepare_server(
-    config: ServerConfig, source: Path
+    config: ServerConfig, source: Path, stats: list[socket.socket]
 ) -> tuple[Server, list[socket.socket], CertificateKeeper]:
     beside = source.absolute().parent
     verifiers = _verifiers(config, source)
     certificate = _certificate(config, beside)
     listeners = _listen(config)
-    _mention_stats(config)
     # Nobody may publish what the server itself listens on, on whatever address.
-    reserved = {own_address(listener).port for listener in listeners} | {config.stats_port or 0}
+    reserved = {own_address(listener).port for listener in [*listeners, *stats]}
+    # An unknown key is checked against one that nobody knows.
+    dummy = derive(generate_key(secrets.token_bytes(32))).verifier
+    identities = _identities(config, verifiers, frozenset(reserved))
+    server = Server(_policy(config), certificate.shown, identities, dummy)
+    return server, listeners, certificate
+
+
+def _policy(config: ServerConfig) -> Policy:
     limit = config.rate_limit
-    policy = Policy(
+    return Policy(
         handshake_timeout=config.handshake_timeout,
         keepalive_interval=config.keepalive_interval,
         keepalive_timeout=config.keepalive_timeout,
@@ -97,11 +167,6 @@ def _prepare_server(
         max_connections_per_visitor=config.max_connections_per_visitor,
         rate=None if limit is None else Rate(limit.requests_per_second, limit.burst_size),
     )
-    # An unknown key is checked against one that nobody knows.
-    dummy = derive(generate_key(secrets.token_bytes(32))).verifier
-    identities = _identities(config, verifiers, frozenset(reserved))
-    server = Server(policy, certificate.shown, identities, dummy)
-    return server, listeners, certificate
 
 
 def _verifiers(config: ServerConfig, source: Path) -> list[Verifier]:
@@ -168,10 +233,7 @@ def _listen(config: ServerConfig) -> list[socket.socket]:
         return open_listeners(config.bind_addr, config.bind_port)
     except OSError as error:
         place = Address(config.bind_addr, config.bind_port)
-        raise TunnelError(
-            f"cannot listen on {place}: {error.strerror or error}; "
-            "change bind_addr or bind_port, or end the program that has it"
-        ) from error
+        raise TunnelError(cannot_listen(error, place)) from error
 
 
 # --- The client's parts -----------------------------------------------------------------------
@@ -180,7 +242,6 @@ def _listen(config: ServerConfig) -> list[socket.socket]:
 def _prepare_client(config: ClientConfig, source: Path) -> Client:
     beside = source.absolute().parent
     state_dir = store.state_directory(config.state_dir, beside=beside, environ=os.environ)
-    _mention_stats(config)
     return Client(
         _dialler(config, beside),
         _keys(config, beside),
@@ -243,6 +304,7 @@ def _path(named: str | None, beside: Path) -> Path | None:
     return None if named is None else store.resolve(named, beside=beside)
 
 
-def _mention_stats(config: ServerConfig | ClientConfig) -> None:
-    if config.stats_port is not None:
-        logger.warning("Statistics over HTTP are not served by this version (stats_port)")
+def _audit(
+    config: ServerConfig | ClientConfig, source: Path
+) -> contextlib.AbstractContextManager[Writer | None]:
+    return open_audit(config.audit_log, beside=source.absolute().parent)

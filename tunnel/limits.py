@@ -49,6 +49,10 @@ CERTIFICATE_LOOK: Final = 5.0
 #: automatic renewal is 30 days ahead, so that it has failed for a while, and a person has time.
 CERTIFICATE_WARNING: Final = 14 * 86_400.0
 CERTIFICATE_REMINDER: Final = 86_400.0
+#: How often a program that watches its configuration looks; it must be the same at two looks.
+CONFIGURATION_LOOK: Final = 1.0
+#: A program that is asked to reload derives keys first, a tenth of a second for each.
+CONTROL_PATIENCE: Final = 60.0
 #: The longest a client lets a server tell it to wait; a stranger could be that server.
 MAX_RETRY_AFTER: Final = 60.0
 #: A refusal's text is shown to a person by a client that cannot yet know who wrote it.
@@ -137,6 +141,8 @@ VISITOR_CONNECTIONS: Final = 4096
 #: seconds, which says how many were left out.
 COMPLAINTS_AT_ONCE: Final = 20
 COMPLAINT_INTERVAL: Final = 1.0
+#: A local service that fails for every second visitor is a line in so many seconds, not every time.
+LOCAL_COMPLAINT_INTERVAL: Final = 10.0
 
 # --- Yamux ----------------------------------------------------------------------------------
 

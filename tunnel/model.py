@@ -115,8 +115,11 @@ class RejectionCode(enum.StrEnum):
 
     @property
     def passes(self) -> bool:
-        """True if the server keeps trying: the port, or the client's last place, is merely busy."""
-        return self in (RejectionCode.IN_USE, RejectionCode.LIMIT)
+        """True if the server keeps trying: the port, or the client's last place, is merely busy.
+
+        Or the system had none of something, such as descriptors, which passes as well.
+        """
+        return self in (RejectionCode.IN_USE, RejectionCode.LIMIT, RejectionCode.INTERNAL)
 
 
 class ResetCode(enum.IntEnum):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import enum
+from bisect import bisect_left
+from collections.abc import Iterable
 
 import attrs
 
@@ -75,3 +77,62 @@ class Tally:
     def statistics(self) -> dict[Reason, int]:
         """The numbers now; every reason is there."""
         return self._counts.copy()
+
+
+class Ledger:
+    """What all proxies of a program have carried together, those that are gone included.
+
+    It is shown who lives from time to time; what somebody had carried when he is missing stays in
+    the sum. So the sum only grows, though a client and its numbers come and go.
+    """
+
+    def __init__(self) -> None:
+        self._living: dict[int, Counters] = {}
+        self._gone = Counters()
+
+    def look(self, living: Iterable[Counters]) -> None:
+        """These live now; whoever was here and is not among them has ended."""
+        now = {id(counters): counters for counters in living}
+        for key, counters in self._living.items():
+            if key in now:
+                continue
+            if counters.active:
+                now[key] = counters  # not published any more, and its connections go on
+            else:
+                self._gone.total += counters.total
+                self._gone.delivered += counters.delivered
+                self._gone.read += counters.read
+        self._living = now
+
+    def statistics(self) -> CountersStatistics:
+        """The sums now."""
+        gone, living = self._gone, self._living.values()
+        return CountersStatistics(
+            sum(counters.active for counters in living),
+            gone.total + sum(counters.total for counters in living),
+            gone.delivered + sum(counters.delivered for counters in living),
+            gone.read + sum(counters.read for counters in living),
+        )
+
+
+class Histogram:
+    """How often a value was at most each of a few bounds.
+
+    Args:
+      bounds: ascending; what is above the last is counted too.
+    """
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.sum = 0.0
+        self._counts = [0] * (len(bounds) + 1)
+
+    def observe(self, value: float) -> None:
+        """One value more."""
+        self.sum += value
+        self._counts[bisect_left(self.bounds, value)] += 1
+
+    def cumulated(self) -> list[int]:
+        """For each bound how many values were not above it; at the end, how many there were."""
+        total = 0
+        return [total := total + count for count in self._counts]

@@ -14,6 +14,7 @@ from tunnel.cli.options import LOG_FORMAT_VARIABLE
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "commands.md").read_text("utf-8")
 COMMANDS = typer.main.get_command(app).commands
 SHARED = {"-v", "--verbose", "-q", "--quiet", "--log-format", "--version", "--help"}
+COMPLETION = {"--install-completion", "--show-completion"}
 
 
 def section(title):
@@ -23,7 +24,8 @@ def section(title):
 
 
 def options(command):
-    return {name for each in command.params for name in each.opts if name.startswith("-")}
+    names = (name for each in command.params for name in [*each.opts, *each.secondary_opts])
+    return {name for name in names if name.startswith("-")}
 
 
 def documented(text):
@@ -58,7 +60,8 @@ def test_each_option_of_a_command_is_in_its_synopsis(name):
 def test_each_shared_option_is_in_its_section():
     text = section("Options of every command")
     assert documented(text) == SHARED
-    assert options(typer.main.get_command(app)) | {"--help"} == SHARED
+    assert options(typer.main.get_command(app)) | {"--help"} == SHARED | COMPLETION
+    assert documented(section("Completion in the shell")) == COMPLETION
     assert LOG_FORMAT_VARIABLE in text
 
 
@@ -70,7 +73,9 @@ def test_each_command_has_the_shared_options(name):
 def defaults():
     for name, command in COMMANDS.items():
         for each in command.params:
-            if each.opts[0].startswith("-") and each.opts[0] not in SHARED and each.default:
+            if not each.opts[0].startswith("-") or getattr(each, "is_flag", False):
+                continue
+            if each.opts[0] not in SHARED and each.default:
                 yield name, each.opts[0], str(each.default)
 
 

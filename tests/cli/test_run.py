@@ -59,6 +59,11 @@ class Told(Notifier):
         self._seen.append(message.split("\n")[0])
 
 
+async def reload(life):
+    await trio.lowlevel.checkpoint()
+    life.seen.append("reloaded")
+
+
 def program_of(life, drain=Life.drain, reload=None):
     return Program(life.run, drain, reload, lambda _: "fine")
 
@@ -148,21 +153,32 @@ async def test_signals_are_as_before_afterwards():
 @pytest.mark.parametrize("drain", [Life.drain, None])
 async def test_a_hangup_reloads_and_does_not_end(drain):
     life = Life()
-    reload = [signal.SIGHUP, signal.SIGHUP]
     async with trio.open_nursery() as nursery:
-        program = program_of(life, drain, lambda it: it.seen.append("reloaded"))
+        program = program_of(life, drain, reload)
         nursery.start_soon(until_signal, program, Notifier())
-        for number in (*reload, signal.SIGTERM):
+        for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM):
             await trio.testing.wait_all_tasks_blocked()
             signal.raise_signal(number)
     assert life.seen == ["reloaded", "reloaded", "drained" if drain else "cancelled"]
+
+
+async def test_what_runs_beside_it_ends_with_it():
+    life = Life()
+
+    async def beside(handle):
+        assert handle is life
+        life.seen.append("beside")
+        life.drain()
+        await trio.sleep_forever()
+
+    await until_signal(Program(life.run, beside=beside), Notifier())
+    assert life.seen == ["beside", "drained"]
 
 
 async def test_the_service_manager_is_told():
     life = Life()
     signals = (signal.SIGHUP, signal.SIGTERM)
     notifier = Told(life.seen)
-    reload = lambda it: it.seen.append("reloaded")  # noqa: E731
     await run_with_signals(life, *signals, notifier=notifier, reload=reload)
     told = [message for message in life.seen if not message.startswith("STATUS")]
     reloading = ["RELOADING=1", "reloaded", "READY=1"]
@@ -183,7 +199,7 @@ async def test_a_program_that_cannot_start_is_never_ready():
 async def test_while_it_drains_it_gives_signs_of_life_and_does_not_reload(autojump_clock):
     life = Life(ends_when_drained=False)
     async with trio.open_nursery() as nursery:
-        program = program_of(life, reload=lambda it: it.seen.append("reloaded"))
+        program = program_of(life, reload=reload)
         nursery.start_soon(until_signal, program, Told(life.seen))
         for number in (signal.SIGTERM, signal.SIGHUP):
             await trio.testing.wait_all_tasks_blocked()
@@ -206,10 +222,10 @@ def proxies(*published):
 
 def test_what_a_server_is_doing():
     session = SessionStatistics("tests", Address("192.0.2.2", 1), "00", 3, None, proxies(1, 1))
-    handle = ServerHandle((), "", lambda: (session, session), None, None)
+    handle = ServerHandle((), "", lambda: (session, session), None, None, None)
     assert server_status(handle) == "2 clients, 4 proxies, 6 visitors"
 
 
 def test_what_a_client_is_doing():
-    handle = ClientHandle(AsyncValue(ClientState.WAITING), lambda: proxies(1, 0, 1))
+    handle = ClientHandle(AsyncValue(ClientState.WAITING), lambda: proxies(1, 0, 1), None)
     assert client_status(handle) == "waiting, 2 proxies published"

@@ -63,10 +63,11 @@ class Ends:
 
 
 @asynccontextmanager
-async def ends(contexts, proxy, carrier=None):
+async def ends(contexts, proxy, carrier=None, audit=None):
     """A server's link, and a client's that publishes `proxy`."""
     client_tls, server_tls = await tls_pair(contexts, socket_transports)
-    client = Link(client_tls, Role.CLIENT, OWN, accept_visitors({PROXY_ID: proxy}), carrier=carrier)
+    accept = accept_visitors({PROXY_ID: proxy}, audit)
+    client = Link(client_tls, Role.CLIENT, OWN, accept, carrier=carrier)
     server = Link(server_tls, Role.SERVER, OWN, Accepting(), carrier=carrier)
     async with trio.open_nursery() as nursery:
         for run in (proxy.serve, client.run, server.run):
@@ -341,6 +342,15 @@ async def test_a_refusing_service_is_a_reset_before_any_byte(contexts, caplog):
     assert told[0].reason == "Connection refused"
 
 
+async def test_a_service_that_comes_and_goes_is_not_a_line_each_time(caplog, autojump_clock):
+    proxy = local(1)
+    for _ in range(5):
+        proxy._complain(OSError(111, "Connection refused"))
+        proxy._complained = False  # as if the next visitor were lucky
+        await trio.sleep(limits.LOCAL_COMPLAINT_INTERVAL / 2)
+    assert len(caplog.records) == 3
+
+
 class Tries:
     """A dial that fails until it does not, and notes when it was tried."""
 
@@ -451,3 +461,75 @@ async def test_a_visitor_who_comes_when_the_proxy_has_ended(contexts):
         visitor = await both.visitor(preamble())
         assert await visitor.reset_code() is ResetCode.CANCELLED
         both.proxy._nursery = nursery
+
+
+# --- What is told of each visitor ----------------------------------------------------------------
+
+
+def told(records):
+    """How each visitor ended, and what of."""
+    assert all(record.visitor == SOURCE for record in records)
+    assert all(record.connection == b"12345678".hex() for record in records)
+    return [(record.proxy, record.end) for record in records]
+
+
+async def test_a_visitor_who_was_served_is_told_of_once(contexts, carrier):
+    records = []
+    async with (
+        Service() as service,
+        ends(contexts, local(service.port), carrier, records.append) as e,
+    ):
+        visitor = await e.visitor(preamble() + b"hello")
+        async with await service.connection() as connection:
+            assert await exactly(connection, 5) == b"hello"
+            await connection.send_all(b"answer")
+            await connection.send_eof()
+            await visitor.stream.send_eof()
+            assert await connection.receive_some() == b""
+            assert await exactly(visitor.stream, 6) == b"answer"
+        await wait_all_tasks_blocked()
+        assert told(records) == [("web", "finished")]
+        assert (records[0].sent, records[0].received) == (6, 5)
+        assert (e.proxy.counters.read, e.proxy.counters.delivered) == (6, 5)
+    assert len(records) == 1
+
+
+@pytest.mark.parametrize(
+    ("sent", "settings", "expected"),
+    [
+        (preamble(), {}, ("web", "local refused")),
+        (preamble(), {"allow_from": ("203.0.113.0/24",)}, ("web", "not allowed")),
+        (preamble(proxy_id=PROXY_ID + 1), {}, ("", "unknown proxy")),
+    ],
+)
+async def test_a_visitor_who_was_not_served_is_told_of(contexts, sent, settings, expected):
+    records = []
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))  # and does not listen
+        proxy = local(reserved.getsockname()[1], **settings)
+        async with ends(contexts, proxy, audit=records.append) as both:
+            visitor = await both.visitor(sent)
+            await visitor.reset_code()
+    assert told(records) == [expected]
+
+
+@pytest.mark.parametrize("lost", [False, True])
+async def test_a_visitor_who_goes_while_it_is_dialled_is_told_of(contexts, monkeypatch, lost):
+    async def dial(host, port):
+        await trio.sleep_forever()
+
+    dial_with(monkeypatch, dial)
+    records = []
+    async with ends(contexts, local(1), audit=records.append) as both:
+        visitor = await both.visitor(preamble())
+        await wait_all_tasks_blocked()
+        assert records == []
+        if lost:
+            both.client.lose("for this test")
+        else:
+            visitor.stream.reset(ResetCode.VISITOR_RESET)
+            both.server.flush()
+        with trio.fail_after(20):
+            while not records:
+                await wait_all_tasks_blocked()
+    assert told(records) == [("web", "link lost" if lost else "visitor reset")]

@@ -94,6 +94,11 @@ def test_server_defaults():
         "allow_publish_addrs": ("*",),
         "stats_port": None,
         "stats_addr": "127.0.0.1",
+        "stats_token": None,
+        "stats_token_file": None,
+        "stats_hosts": (),
+        "audit_log": None,
+        "watch": False,
         "state_dir": None,
         "handshake_timeout": 10.0,
         "keepalive_interval": 5.0,
@@ -122,6 +127,11 @@ def test_client_defaults():
         "client_id": None,
         "stats_port": None,
         "stats_addr": "127.0.0.1",
+        "stats_token": None,
+        "stats_token_file": None,
+        "stats_hosts": (),
+        "audit_log": None,
+        "watch": False,
         "state_dir": None,
         "connect_timeout": 10.0,
         "reconnect_delay": 5.0,
@@ -651,6 +661,34 @@ def test_a_key_must_not_be_there_twice():
     found = fault(CLIENT + 'auth_key_file = "k"\n' + PROXY)
     message = "auth_key and auth_key_file are both there: keep one of them"
     assert found == Fault(3, "client.auth_key", message)
+
+
+@pytest.mark.parametrize(
+    ("token", "because"),
+    [
+        ("short", "at least 16 characters, found a text; this one has 5"),
+        ("sixteen letters and spaces", "without spaces"),
+        ("vierundzwanzig-Zeichen-äö", "of ASCII"),
+        ("a-line-of-its-own\\r\\nX: y", "of ASCII"),
+    ],
+)
+def test_a_token_that_cannot_be_one_is_not_shown(token, because):
+    found = fault(f'[server]\nauth_key = "{KEY}"\nstats_token = "{token}"\n')
+    assert found.key == "server.stats_token"
+    assert because in found.message
+    assert token not in found.message
+
+
+def test_a_token_must_not_be_there_twice():
+    text = CLIENT + 'stats_token = "sixteen-letters!"\nstats_token_file = "t"\n' + PROXY
+    message = "stats_token and stats_token_file are both there: keep one of them"
+    assert fault(text).message == message
+
+
+def test_a_token_is_not_in_the_text_of_a_configuration():
+    loaded = server(SERVER + 'stats_token = "sixteen-letters!"\nstats_hosts = "a.example"\n')
+    assert loaded.stats_hosts == ("a.example",)
+    assert "sixteen-letters!" not in repr(loaded)
 
 
 def test_a_short_key_is_not_shown():

@@ -86,9 +86,9 @@ def test_every_key_is_there_once_with_its_meaning(text, tables):
 
 
 def switched_on(text: str, names: str = r"[a-z_]+") -> str:
-    """The text with its commented keys and headers as if they were not, but for auth_key."""
+    """The text with its commented keys and headers as if they were not, but for secrets."""
     text = re.sub(rf"^# ({names} = |\[+[a-z_.]+\]+$)", r"\1", text, flags=re.MULTILINE)
-    return re.sub(r"^auth_key = .*\n", "", text, flags=re.MULTILINE)
+    return re.sub(r"^(?:auth_key|stats_token) = .*\n", "", text, flags=re.MULTILINE)
 
 
 def test_what_is_commented_out_can_be_switched_on():
@@ -121,6 +121,7 @@ CHARACTERS = st.characters(exclude_categories=["Cs"])
 TEXTS = st.text(CHARACTERS, min_size=1, max_size=30)
 KEYS = st.text(CHARACTERS, min_size=16, max_size=40)
 PATHS = TEXTS.filter(lambda text: bool(text.strip()) and "\0" not in text)
+TOKENS = st.from_regex(r"[!-~]{16,40}", fullmatch=True)
 NAMES = TEXTS.filter(lambda text: name_fault(text) is None)
 ADDRESSES = st.one_of(st.just("*"), st.ip_addresses().map(str))
 HOSTS = st.one_of(
@@ -185,6 +186,8 @@ def servers(draw: st.DrawFn) -> ServerConfig:
         clients=tuple(known.values()),
         stats_port=draw(optional(st.integers(0, 65535))),
         stats_addr=draw(ADDRESSES),
+        stats_token=draw(optional(TOKENS)),
+        stats_hosts=draw(st.one_of(st.just(()), tuples(HOSTS))),
         state_dir=draw(optional(PATHS)),
         handshake_timeout=draw(SECONDS),
         keepalive_interval=draw(SECONDS),

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -63,11 +64,38 @@ def test_an_event_without_details_has_nothing_after_it(configure, log):
     assert without_stamp(stream.getvalue()) == "warning  Server stopped\n"
 
 
+@pytest.fixture
+def file(tmp_path):
+    with (tmp_path / "stderr").open("w+") as stream:
+        yield stream
+
+
+def journal_stream(file):
+    status = os.fstat(file.fileno())
+    return f"{status.st_dev}:{status.st_ino}"
+
+
+def test_no_timestamps_where_the_journal_reads(configure, log, file):
+    configure(environ={"JOURNAL_STREAM": journal_stream(file)}, stream=file)
+    log.info("Connected")
+    file.seek(0)
+    assert file.read() == "info     Connected\n"
+
+
+def test_timestamps_where_something_else_reads_under_systemd(configure, log, file, tmp_path):
+    with (tmp_path / "other").open("w") as other:
+        environ = {"JOURNAL_STREAM": journal_stream(other), "INVOCATION_ID": "1"}
+    configure(environ=environ, stream=file)
+    log.info("Connected")
+    file.seek(0)
+    assert without_stamp(file.read()) == "info     Connected\n"
+
+
 @pytest.mark.parametrize("name", ["INVOCATION_ID", "JOURNAL_STREAM"])
-def test_no_timestamps_under_systemd(configure, log, name):
+def test_timestamps_where_there_is_no_file(configure, log, name):
     stream = configure(environ={name: "8:1"})
     log.info("Connected")
-    assert stream.getvalue() == "info     Connected\n"
+    assert without_stamp(stream.getvalue()) == "info     Connected\n"
 
 
 def test_a_terminal_has_timestamps_even_if_systemd_started_it(configure, log):

@@ -21,6 +21,8 @@ from tunnel.protocol.messages import (
     Message,
     Proof,
     ProxyRequest,
+    Reconfigure,
+    Reconfigured,
     RefusedMessage,
     Rejected,
     Stopping,
@@ -89,6 +91,18 @@ MESSAGES = {
         st.lists(BOUND | REJECTED, max_size=6).filter(each_once(lambda it: it.proxy_id)).map(tuple),
     ),
     Bound: BOUND,
+    Rejected: REJECTED,
+    Reconfigure: st.builds(
+        lambda removed, wanted: Reconfigure(
+            tuple(number + 10 for number in removed), tuple(enumerate(wanted))
+        ),
+        st.sets(st.integers(0, 2**32 - 11), max_size=6).map(tuple),
+        st.lists(REQUESTS, max_size=6).filter(each_once(lambda want: want.name)),
+    ),
+    Reconfigured: st.builds(
+        Reconfigured,
+        st.lists(BOUND | REJECTED, max_size=6).filter(each_once(lambda it: it.proxy_id)).map(tuple),
+    ),
     Stopping: st.just(Stopping()),
 }
 ANY = st.one_of(*MESSAGES.values())
@@ -128,6 +142,10 @@ DONE = opened(
     )
 )
 CHALLENGE = opened(encode(Challenge(1, ("certificate",), bytes(32))))
+OTHERWISE = opened(
+    encode(Reconfigure((5,), ((0, ProxyRequest("web", "*", 80)), (6, ProxyRequest("a", "*", 0)))))
+)
+OTHERWISE_DONE = DONE | {"type": "reconfigured"}
 REFUSED = {"type": "refused", "code": "busy", "text": "later", "retry_after": 5}
 
 #: Where, what with, and what the error must say.
@@ -206,6 +224,22 @@ WRONG = [
     (DONE, "proxies.1.rejected", "busy", "neither bound nor rejected"),
     (DONE, "proxies.1.rejected", {"text": "busy"}, "code is missing"),
     (DONE, "proxies.1.rejected", {"code": "in_use", "text": "x" * 1025}, "text has 1025"),
+    (OTHERWISE, "remove", ..., "remove is missing"),
+    (OTHERWISE, "remove", 5, "remove is not a list"),
+    (OTHERWISE, "remove", [True], "remove is not a list of at most 256 numbers"),
+    (OTHERWISE, "remove", [1.0], "remove is not a list of at most 256 numbers"),
+    (OTHERWISE, "remove", [-1], "remove is not a list of at most 256 numbers"),
+    (OTHERWISE, "remove", [2**32], "remove is not a list of at most 256 numbers to 4294967295"),
+    (OTHERWISE, "remove", list(range(257)), "remove is not a list of at most 256"),
+    (OTHERWISE, "remove", [5, 5], "proxies has the same id twice"),
+    (OTHERWISE, "remove", [0], "proxies has the same id twice"),
+    (OTHERWISE, "proxies.1.id", 0, "proxies has the same id twice"),
+    (OTHERWISE, "proxies.1.id", ..., "id is missing"),
+    (OTHERWISE, "proxies.1.name", "web", "proxies has the same name twice"),
+    (OTHERWISE, "proxies", [{}] * 257, "proxies has 257 entries"),
+    (OTHERWISE_DONE, "proxies.1.id", 0, "proxies has the same id twice"),
+    (OTHERWISE_DONE, "proxies", [{}], "neither bound nor rejected"),
+    (OTHERWISE_DONE, "proxies", ..., "proxies is missing"),
     (REFUSED, "code", ..., "code is missing"),
     (REFUSED, "code", "x" * 33, "code has 33"),
     (REFUSED, "text", 5, "text is not a text"),
@@ -234,7 +268,9 @@ def test_a_wrong_key_is_named(message, path, value, reason):
         assert str(caught.value).startswith(f"{message['type']}: ")
 
 
-@pytest.mark.parametrize("message", [CHALLENGE, HELLO, WELCOME, WANTED, DONE, REFUSED])
+@pytest.mark.parametrize(
+    "message", [CHALLENGE, HELLO, WELCOME, WANTED, DONE, OTHERWISE, OTHERWISE_DONE, REFUSED]
+)
 def test_the_messages_above_are_right_where_nothing_is_changed(message):
     assert not isinstance(decode(frame(message)), Unknown)
 

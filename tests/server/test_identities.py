@@ -226,7 +226,7 @@ async def test_only_so_many_visitors_of_a_client(certificate, carrier, caplog):
         assert (line.client, line.proxy) == ("office", "web")
         assert line.reason == "too many connections of the client"
         await first.aclose()
-        while tunnel.server.identities[OFFICE.verifier.key_id].room.taken == 2:
+        while tunnel.server.identities.find(OFFICE.verifier.key_id).room.taken == 2:
             await wait_all_tasks_blocked(0.001)
         assert await is_served(two)
         await second.aclose()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -12,10 +13,10 @@ import typer
 
 from tunnel import limits
 from tunnel.cli.options import Form, command, parse_address, start_logging
+from tunnel.errors import TunnelError
 from tunnel.model import Address
 
 app = typer.Typer(
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,  # they print local variables, and keys are among them
     rich_markup_mode=None,  # plain text, and no third of a second for a frame around it
@@ -37,7 +38,11 @@ def _address(text: str) -> Address:
     return parse_address(text, limits.SERVER_PORT)
 
 
-Config = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="The configuration.")]
+Config = Annotated[
+    Path,
+    # (What cannot be read is an error of ours, which says what to do about it.)
+    typer.Option("--config", "-c", metavar="FILE", readable=False, help="The configuration."),
+]
 Server = Annotated[
     Address | None,
     typer.Option(
@@ -98,6 +103,22 @@ def check(
         print(json.dumps(report.as_json(), indent=2))
     if not report.valid:
         raise typer.Exit(1)
+
+
+@app.command()
+@command
+def reload(
+    config: Config,
+    plan: Annotated[bool, typer.Option("--plan", help="Only say what would change.")] = False,
+    state_dir: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where the program keeps its state. [as configured]"),
+    ] = None,
+) -> None:
+    """Have the program that runs with this file do what it says now."""
+    from tunnel.cli import reload as running
+
+    print(running.reload(config, plan=plan, state_dir=state_dir), end="")
 
 
 @app.command()
@@ -200,6 +221,100 @@ def keygen(
         key = making.new_key()
         print(f'auth_key = "{key}"')
         print(f'verifier = "{making.verifier_of(key)}"')
+
+
+@app.command()
+@command
+def top(
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", "-c", metavar="FILE", help="Of the program that is looked at."),
+    ] = None,
+    url: Annotated[
+        str | None,
+        typer.Option("--url", "-u", metavar="URL", help="Or where its statistics are."),
+    ] = None,
+    interval: Annotated[
+        float, typer.Option("--interval", "-i", min=0.1, max=3600, help="Seconds between looks.")
+    ] = 2.0,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Holds the token that it asks for."),
+    ] = None,
+) -> None:
+    """Show what a running server or client does, in the terminal, until q."""
+    if (config is None) == (url is None):
+        raise typer.BadParameter("give one of the two", param_hint="-c or -u")
+    from tunnel.cli import top as screen
+    from tunnel.ops.topsource import Source
+
+    token = None if token_file is None else screen.read_token(token_file)
+    source = screen.source_of(config, token) if config else Source(url or "", token)
+    screen.top(source, interval)
+
+
+UnitName = Annotated[
+    str | None,
+    typer.Option("--name", "-n", metavar="NAME", help="The unit's. [tls-tunnel-server|client]"),
+]
+Own = Annotated[bool, typer.Option("--user", help="A service of this user, not of the system.")]
+
+
+@app.command()
+@command
+def register(
+    kind: Annotated[Kind, typer.Argument(help="What to run.", show_default=False)],
+    config: Config,
+    name: UnitName = None,
+    own: Own = False,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            metavar="GROUP",
+            help="Read the files in place, as a member of this group; so they can be reloaded.",
+        ),
+    ] = None,
+    show: Annotated[
+        bool, typer.Option("--print", help="Print the unit, and change nothing.")
+    ] = False,
+    start: Annotated[
+        bool, typer.Option("--start/--no-start", help="Start it now and at each boot.")
+    ] = True,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a unit of somebody.")] = False,
+) -> None:
+    """Make a systemd service of a server or a client."""
+    from tunnel.cli import register as systemd
+    from tunnel.cli.service import describe, unreachable
+
+    name = name or f"tls-tunnel-{kind}"
+    service = describe(kind.value, config, name=name, own=own, group=group)
+    problem = None if own else unreachable()
+    if show:
+        from tunnel.ops.units import unit_text
+
+        print(unit_text(service), end="")
+        if problem:
+            print(f"note: {problem}", file=sys.stderr)
+        return
+    where = systemd.manager(own=own, environ=os.environ)
+    if problem and not force:
+        raise TunnelError(problem)
+    print(systemd.install(service, where, start=start, force=force))
+
+
+@app.command()
+@command
+def unregister(
+    kind: Annotated[Kind, typer.Argument(help="What was registered.", show_default=False)],
+    name: UnitName = None,
+    own: Own = False,
+    force: Annotated[bool, typer.Option("--force", help="Even if the unit was edited.")] = False,
+) -> None:
+    """Stop such a service and remove it; its configuration and its state are kept."""
+    from tunnel.cli import register as systemd
+
+    where = systemd.manager(own=own, environ=os.environ)
+    print(systemd.remove(name or f"tls-tunnel-{kind}", where, force=force))
 
 
 def single(name: str) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
-from tunnel import store
+from tunnel import advice, store
 from tunnel.config.load import Loaded, detect, examine
 from tunnel.config.load import load_client as parse_client
 from tunnel.config.load import load_server as parse_server
@@ -32,6 +32,7 @@ FILES = {
     "cert_path": False,
     "key_path": True,
     "auth_key_file": True,
+    "stats_token_file": True,
     "ca_cert_path": False,
     "client_ca_path": False,
 }
@@ -92,11 +93,12 @@ def read_text(path: Path, kind: str = "server|client") -> str:
     try:
         return path.read_bytes().decode()
     except FileNotFoundError as error:
-        raise StoreError(
-            f"there is no file {path}; write one with: tls-tunnel template {kind} -o {path}"
-        ) from error
+        raise StoreError(advice.NO_CONFIGURATION.text(path=path, kind=kind)) from error
+    except PermissionError as error:
+        raise StoreError(advice.NOT_ALLOWED_TO_READ.text(path=path)) from error
     except OSError as error:
-        raise StoreError(f"cannot read {path}: {error.strerror}") from error
+        reason = error.strerror or str(error)
+        raise StoreError(advice.CANNOT_READ.text(path=path, reason=reason)) from error
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise StoreError(f"{path}:{line}: this is not UTF-8 text") from error

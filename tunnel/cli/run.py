@@ -34,18 +34,20 @@ class Program:
       drain: ends it gracefully.
       reload: reads its files again.
       status: what it is doing, in a line.
+      beside: what runs beside it, as long as it does.
     """
 
     life: Callable[..., Awaitable[object]]
     drain: Callable[[Any], None] | None = None
-    reload: Callable[[Any], None] | None = None
+    reload: Callable[[Any], Awaitable[None]] | None = None
     status: Callable[[Any], str] = str
+    beside: Callable[[Any], Awaitable[None]] | None = None
 
 
 def serve(config: ServerConfig, source: Path) -> None:
     """Run a server until SIGINT or SIGTERM; the first of them lets connections finish.
 
-    SIGHUP has it read its certificate again.
+    SIGHUP has it read its configuration and its certificate again.
 
     Args:
       config: what the file says.
@@ -55,15 +57,17 @@ def serve(config: ServerConfig, source: Path) -> None:
       TunnelError: it could not start.
     """
     from tunnel.api import run_server
+    from tunnel.cli.live import Live
 
     raise_descriptor_limit()
     life = functools.partial(run_server, config, source=source)
-    program = Program(life, lambda it: it.drain(), lambda it: it.reload(), server_status)
+    live = Live(source, config)
+    program = Program(life, lambda it: it.drain(), live.reload, server_status, live.attend)
     trio.run(until_signal, program, from_environment(os.environ, pid=os.getpid()))
 
 
 def connect(config: ClientConfig, source: Path) -> None:
-    """Run a client until SIGINT or SIGTERM.
+    """Run a client until SIGINT or SIGTERM. SIGHUP has it read its configuration again.
 
     Args:
       config: what the file says.
@@ -73,9 +77,12 @@ def connect(config: ClientConfig, source: Path) -> None:
       TunnelError: it could not start.
     """
     from tunnel.api import run_client
+    from tunnel.cli.live import Live
 
     raise_descriptor_limit()
-    program = Program(functools.partial(run_client, config, source=source), status=client_status)
+    life = functools.partial(run_client, config, source=source)
+    live = Live(source, config)
+    program = Program(life, None, live.reload, client_status, live.attend)
     trio.run(until_signal, program, from_environment(os.environ, pid=os.getpid()))
 
 
@@ -95,11 +102,14 @@ async def until_signal(program: Program, notifier: Notifier) -> None:
             nursery.start_soon(running.obey, signals, nursery.cancel_scope)
             async with trio.open_nursery() as living:
                 try:
-                    running.started(await living.start(program.life))
+                    handle = await living.start(program.life)
+                    running.started(handle)
                 except (TunnelError, OSError) as error:
                     failure = error
                 else:
                     nursery.start_soon(notifier.keep_telling, running.status)
+                    if program.beside is not None:
+                        nursery.start_soon(program.beside, handle)
                     # What is there now stays for good. Looked through again by every full
                     # collection, it would stop everything for 40 ms now and then (measured).
                     gc.freeze()
@@ -138,14 +148,14 @@ class _Running:
         """Do what each signal asks for, until one cancels `scope`."""
         async for number in signals:
             if number == _RELOAD:
-                self._reload()
+                await self._reload()
             elif not self._drain():
                 scope.cancel()
 
-    def _reload(self) -> None:
+    async def _reload(self) -> None:
         if self._running and not self._stopping and self._program.reload is not None:
             self._notifier.reloading()
-            self._program.reload(self._handle)
+            await self._program.reload(self._handle)
             self._notifier.ready()
 
     def _drain(self) -> bool:

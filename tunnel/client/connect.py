@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 import ssl
 from collections.abc import Callable
 
 import attrs
 import trio
 
+from tunnel import advice
 from tunnel.errors import LinkLost
 from tunnel.model import Address
 from tunnel.net.contexts import ALPN
@@ -25,6 +27,16 @@ _REFUSED = (
     "ALERT_CERTIFICATE_UNKNOWN",
     "ALERT_UNKNOWN_CA",
 )
+
+#: What OpenSSL calls an answer that is no TLS.
+_NO_TLS = {"WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE"}
+#: X509_V_ERR_…, of OpenSSL's x509_vfy.h; every other means that nobody vouches for the certificate.
+_UNVERIFIED = {
+    9: advice.NOT_YET_VALID,
+    10: advice.EXPIRED,
+    62: advice.WRONG_NAME,
+    64: advice.WRONG_NAME,
+}
 
 
 @attrs.frozen
@@ -57,10 +69,10 @@ class Dialler:
                 with trio.fail_after(self.timeout / len(self.servers)):
                     return await self._dial(server)
             except (OSError, trio.BrokenResourceError) as error:
-                reason = getattr(error, "strerror", None) or str(error)
-                failure = LinkLost(f"cannot reach {server}: {reason}")
+                reason = (getattr(error, "strerror", None) or str(error)).rstrip(".")
+                failure = LinkLost(_advice(error).text(server=server, reason=reason, alpn=ALPN))
             except trio.TooSlowError:
-                failure = LinkLost(f"cannot reach {server}: no answer in time")
+                failure = LinkLost(advice.NO_ANSWER.text(server=server))
             except LinkLost as error:
                 failure = error
         raise failure
@@ -80,14 +92,28 @@ class Dialler:
 
     def _check(self, tls: TlsStream, server: Address) -> None:
         if tls.alpn != ALPN:
-            raise LinkLost(f"{server} speaks TLS and is not a tls-tunnel server (no ALPN {ALPN})")
+            raise LinkLost(advice.OTHER_PROTOCOL.text(server=server, alpn=ALPN))
         if self.pins:
             shown = self.pin_of(tls.peer_certificate() or b"")
             if shown not in self.pins:
-                raise LinkLost(
-                    f"{server} is not the server that the pin names: it has {shown}, the "
-                    f"configuration says {', '.join(sorted(self.pins))}"
-                )
+                expected = ", ".join(sorted(self.pins))
+                raise LinkLost(advice.WRONG_PIN.text(server=server, shown=shown, expected=expected))
+
+
+def _advice(error: OSError | trio.BrokenResourceError) -> advice.Advice:
+    """What to do about a server that was not reached."""
+    if isinstance(error, socket.gaierror):
+        return advice.NAME_UNKNOWN
+    if isinstance(error, ConnectionRefusedError):
+        return advice.NOTHING_LISTENS
+    cause = error.__cause__
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return _UNVERIFIED.get(cause.verify_code, advice.NOT_TRUSTED)
+    if isinstance(cause, ssl.SSLError) and cause.reason in _NO_TLS:
+        return advice.NOT_TLS
+    if isinstance(cause, ssl.SSLError) and (cause.reason or "").endswith("APPLICATION_PROTOCOL"):
+        return advice.OTHER_PROTOCOL
+    return advice.CANNOT_REACH
 
 
 def leaf_hash(tls: TlsStream) -> bytes:

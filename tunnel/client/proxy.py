@@ -6,6 +6,7 @@ import contextlib
 import errno
 import ipaddress
 import logging
+import math
 import socket
 import time
 
@@ -65,7 +66,9 @@ class LocalProxy:
     #: The port that the server picked for it last time.
     preferred_port: int = attrs.field(default=0, init=False)
     _nursery: trio.Nursery | None = attrs.field(default=None, init=False)
+    _retired: trio.Event = attrs.field(factory=trio.Event, init=False)
     _complained: bool = attrs.field(default=False, init=False)
+    _quiet_until: float = attrs.field(default=-math.inf, init=False)
     _warned: bool = attrs.field(default=False, init=False)
     _networks: tuple[Network, ...] = attrs.field(init=False)
     _is_literal: bool = attrs.field(init=False)
@@ -77,6 +80,19 @@ class LocalProxy:
     @_networks.default
     def _parse_networks(self) -> tuple[Network, ...]:
         return tuple(map(ipaddress.ip_network, self.allow_from))
+
+    def become(self, other: LocalProxy) -> None:
+        """Be as the other one, at the same published port; who is connected goes on as before."""
+        self.local_addr, self.local_port = other.local_addr, other.local_port
+        self.proxy_protocol, self.allow_from = other.proxy_protocol, other.allow_from
+        self.retries, self.retry_delay = other.retries, other.retry_delay
+        self._networks, self._is_literal = other._networks, other._is_literal
+        self._complained = False
+
+    @property
+    def place(self) -> tuple[str, str, int]:
+        """What makes it the same proxy: its name, and what the server is asked to publish."""
+        return self.name, self.publish_addr, self.publish_port
 
     def request(self) -> ProxyRequest:
         """What the server is asked for."""
@@ -123,15 +139,23 @@ class LocalProxy:
     # --- Dialling ----------------------------------------------------------------------------
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Own the connections to the local service that are being made, until cancelled."""
+        """Own the connections to the local service that are being made, until cancelled.
+
+        Retired, it takes no new visitors, and ends when those who are there are connected.
+        """
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
+            self._retired = trio.Event()
             task_status.started()
             try:
-                await trio.sleep_forever()
+                await self._retired.wait()
             finally:
                 self._nursery = None  # nobody is dialled for from now on
                 self.addresses = ()
+
+    def retire(self) -> None:
+        """It is no longer published."""
+        self._retired.set()
 
     def visit(self, endpoint: DiallingEndpoint, preamble: Preamble) -> None:
         """A visitor has come: connect to the local service, at once if it answers at once."""
@@ -226,9 +250,11 @@ class LocalProxy:
         endpoint.connected(sock, visit)
 
     def _complain(self, error: Exception) -> None:
-        """Once, until it works again: visitors could fill the log otherwise."""
-        if not self._complained:
+        """Once, until it works again, and not too often: visitors could fill the log otherwise."""
+        now = trio.current_time()
+        if not self._complained and now >= self._quiet_until:
             self._complained = True
+            self._quiet_until = now + limits.LOCAL_COMPLAINT_INTERVAL
             reason = getattr(error, "strerror", None) or str(error) or "no answer"
             logger.warning(
                 "Local service unreachable",

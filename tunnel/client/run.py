@@ -10,7 +10,7 @@ import random
 import trio
 from trio_util import AsyncValue
 
-from tunnel import limits
+from tunnel import advice, limits
 from tunnel.client.backoff import Backoff
 from tunnel.client.session import Client, hold_session
 from tunnel.errors import LinkLost, Refused, RemoteProtocolError
@@ -34,19 +34,28 @@ async def run_client(
     delays = Backoff(client.reconnect_delay, client.reconnect_max_delay, random.random)
     detector = SleepDetector()
     task_status.started(
-        ClientHandle(state, lambda: tuple(proxy.statistics() for proxy in client.proxies))
+        ClientHandle(
+            state,
+            lambda: tuple(proxy.statistics() for proxy in client.proxies),
+            lambda other, *, anew: client.become(other, anew=anew),
+        )
     )
     try:
         for attempt in itertools.count(1):
             state.value = ClientState.CONNECTING
             logger.info("Connecting", extra={"attempt": attempt})
             hint = await _attempt(client, attempt, delays, state)
+            if client.anew:
+                client.anew = False
+                continue
             state.value = ClientState.WAITING
             delay = max(delays.delay(trio.current_time()), hint)
             logger.info(f"Reconnecting in {round(delay, 3):g} seconds")
-            if await sleep_while_awake(delay, detector):
-                logger.info("This machine slept")
-                delays.reset()  # what went wrong before concerns another network, perhaps
+            with trio.CancelScope() as client.pause:
+                if await sleep_while_awake(delay, detector):
+                    logger.info("This machine slept")
+                    delays.reset()  # what went wrong before concerns another network, perhaps
+            client.anew = False
     finally:
         logger.info("Client stopped")
 
@@ -87,5 +96,7 @@ async def _attempt(
 def _log_refused(group: BaseExceptionGroup[Refused]) -> float:
     refused = group.exceptions[0]
     assert isinstance(refused, Refused)  # groups here have one level  # noqa: S101
-    logger.error("Refused", extra={"code": refused.code, "reason": refused.text})
+    remedy = advice.refusal_remedy(refused.code)
+    details = {} if remedy is None else {"remedy": remedy}
+    logger.error("Refused", extra={"code": refused.code, "reason": refused.text} | details)
     return refused.retry_after or 0.0

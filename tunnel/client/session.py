@@ -15,9 +15,10 @@ from tunnel import limits
 from tunnel.client.connect import certificate_advice, leaf_hash
 from tunnel.client.dialling import accept_visitors
 from tunnel.client.proxy import LocalProxy
+from tunnel.client.publishing import Published
 from tunnel.errors import LinkLost, RemoteProtocolError
+from tunnel.net.account import Audit
 from tunnel.net.clock import SleepDetector, sleep_while_awake
-from tunnel.net.control import Control
 from tunnel.net.framed import next_event
 from tunnel.net.link import Link
 from tunnel.net.settings import link_settings
@@ -30,20 +31,13 @@ from tunnel.protocol.handshake import (
     ServerProved,
 )
 from tunnel.protocol.keys import ClientKeys
-from tunnel.protocol.messages import (
-    Bound,
-    Capabilities,
-    Message,
-    Rejected,
-    Stopping,
-    Unknown,
-)
+from tunnel.protocol.messages import RECONFIGURE, Capabilities
 from tunnel.yamux import Role
 
 logger = logging.getLogger(__name__)
 
 #: What this end can take.
-OWN = Capabilities()
+OWN = Capabilities(features=(RECONFIGURE,))
 
 
 @attrs.define(eq=False)
@@ -74,8 +68,44 @@ class Client:
     keepalive_interval: float = limits.KEEPALIVE_INTERVAL
     keepalive_timeout: float = limits.KEEPALIVE_TIMEOUT
     carrier: str | None = None
+    #: Told of every visitor; None for nobody.
+    audit: Audit | None = attrs.field(default=None, init=False)
     #: Made once per process: tells a restart from a reconnect.
     instance_id: str = attrs.field(factory=lambda: secrets.token_hex(16), init=False)
+    #: What the session that lives has published; None while there is none.
+    published: Published | None = attrs.field(default=None, init=False)
+    #: Cancelled to try at once, and not after a delay.
+    pause: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
+    #: True if the next session is to begin at once.
+    anew: bool = attrs.field(default=False, init=False)
+
+    def become(self, other: Client, *, anew: bool) -> None:
+        """Be as the other one, which was never run; returns at once, while it is being done.
+
+        Args:
+          other: what to be, but for its ids. Proxies that it has in the same place stay published.
+          anew: in a session of its own; else the one that lives is changed.
+        """
+        former = {proxy.place: proxy for proxy in self.proxies}
+        for proxy in other.proxies:
+            if proxy.place in former:
+                former[proxy.place].become(proxy)
+        self.proxies = tuple(former.get(proxy.place, proxy) for proxy in other.proxies)
+        anew = anew or self.keys != other.keys
+        self.dial, self.keys, self.name = other.dial, other.keys, other.name
+        self.connect_timeout = other.connect_timeout
+        self.reconnect_delay = other.reconnect_delay
+        self.reconnect_max_delay = other.reconnect_max_delay
+        self.keepalive_interval = other.keepalive_interval
+        self.keepalive_timeout = other.keepalive_timeout
+        if anew:
+            self.anew = True
+            self.pause.cancel()
+        if self.published is not None:
+            if anew:
+                self.published.link.end("the configuration has changed")
+            else:
+                self.published.want(self.proxies)
 
 
 @attrs.frozen
@@ -107,25 +137,29 @@ async def hold_session(client: Client, attempt: int, connected: Callable[[], Non
     with trio.fail_after(client.connect_timeout) as patience:
         tls = await client.dial()
         try:
-            proved, configured, early = await _introduce(tls, client, attempt)
+            proxies = client.proxies
+            proved, configured, early = await _introduce(tls, client, proxies, attempt)
             patience.deadline = math.inf
+            changeable = RECONFIGURE in proved.capabilities.features
             async with trio.open_nursery() as nursery:
-                for proxy in client.proxies:
+                for proxy in proxies:
                     await nursery.start(proxy.serve)
-                by_id = _publish(client.proxies, configured.answers)
-                link = _link(tls, client, by_id, proved, early)
-                stopping = _open_control(link, by_id)
-                nursery.start_soon(_probe_after_sleep, link)
+                published = Published(nursery, proxies, configured.answers, changeable=changeable)
+                link = _link(tls, client, published.by_id, proved, early)
+                published.open_control(link)
+                client.published = published
                 connected()
+                nursery.start_soon(_attend, client, published)
                 reason = await link.run()
                 nursery.cancel_scope.cancel()
-            return Ended(reason, stopping.is_set())
+            return Ended(reason, published.stopping)
         finally:
+            client.published = None
             tls.abort()
 
 
 async def _introduce(
-    tls: TlsStream, client: Client, attempt: int
+    tls: TlsStream, client: Client, proxies: tuple[LocalProxy, ...], attempt: int
 ) -> tuple[ServerProved, ConfiguredReceived, bytes]:
     """The handshake; the bytes are the link's first."""
     handshake = ClientHandshake(
@@ -149,10 +183,10 @@ async def _introduce(
     await _send(tls, handshake.authenticate())
     proved = await next_event(handshake, tls)
     assert isinstance(proved, ServerProved)  # the same  # noqa: S101
-    await _send(tls, handshake.configure(tuple(proxy.request() for proxy in client.proxies)))
+    await _send(tls, handshake.configure(tuple(proxy.request() for proxy in proxies)))
     configured = await next_event(handshake, tls)
     assert isinstance(configured, ConfiguredReceived)  # the same  # noqa: S101
-    if len(configured.answers) != len(client.proxies):
+    if len(configured.answers) != len(proxies):
         raise RemoteProtocolError("the server did not answer for every proxy")
     logger.debug(
         "Server proved",
@@ -171,27 +205,6 @@ async def _send(tls: TlsStream, data: bytes) -> None:
         await tls.send_all(data)
 
 
-def _publish(
-    proxies: tuple[LocalProxy, ...], answers: tuple[Bound | Rejected, ...]
-) -> dict[int, LocalProxy]:
-    """Tell what became of each proxy; the result finds them by the ids that the server gave."""
-    for proxy, answer in zip(proxies, answers, strict=True):
-        if isinstance(answer, Bound):
-            proxy.published(answer.addresses)
-        else:
-            logger.warning(
-                "Proxy rejected",
-                extra={
-                    "proxy": proxy.name,
-                    "port": proxy.publish_port,
-                    "code": answer.code.value,
-                    "reason": answer.text,
-                    "again": "the server keeps trying" if answer.code.passes else "no",
-                },
-            )
-    return {answer.proxy_id: proxy for proxy, answer in zip(proxies, answers, strict=True)}
-
-
 def _link(
     tls: TlsStream,
     client: Client,
@@ -205,36 +218,22 @@ def _link(
         keepalive_interval=client.keepalive_interval,
         keepalive_timeout=client.keepalive_timeout,
     )
-    accept = accept_visitors(by_id)
+    accept = accept_visitors(by_id, client.audit)
     return Link(tls, Role.CLIENT, settings, accept, carrier=client.carrier, early=early)
 
 
-async def _probe_after_sleep(link: Link) -> None:
-    """Ask for a sign of life when this machine has slept: the server gave up on it, most likely."""
+async def _attend(client: Client, published: Published) -> None:
+    """See to what may change meanwhile: the configuration, and whether the server is there.
+
+    When this machine has slept the server is asked for a sign of life: most likely it gave up.
+    """
+    link = published.link
+    await link.running.wait()
+    if client.anew:
+        link.end("the configuration has changed")
+    published.want(client.proxies)
     detector = SleepDetector()
     while True:
         await sleep_while_awake(math.inf, detector)
         if not await link.answers():
             link.lose("no sign of life since this machine slept")
-
-
-def _open_control(link: Link, by_id: dict[int, LocalProxy]) -> trio.Event:
-    """Open the control stream, on which the server says what changes; the session ends with it.
-
-    The event is set when the server says that it stops.
-    """
-    stopping = trio.Event()
-
-    def heard(notice: Message | Unknown) -> None:
-        match notice:
-            case Bound(proxy_id, addresses) if proxy_id in by_id:
-                by_id[proxy_id].published(addresses)
-            case Stopping():
-                logger.info("Server stops", extra={"visitors": link.carrier.count})
-                stopping.set()
-            case _:
-                logger.debug("Notice ignored", extra={"notice": notice.kind})
-
-    stream_id = link.open_stream()
-    link.attach(stream_id, Control(link, stream_id, heard))
-    return stopping

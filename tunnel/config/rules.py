@@ -28,6 +28,7 @@ def server(file: Mapping[str, object], values: Values, notes: Notes) -> None:
     """The rules of ``[server]``."""
     _auth_key(("server",), file, values, notes, needed="clients" not in file)
     _certificate("server", file, notes)
+    _stats("server", file, notes)
     _different_keys(file, values, notes)
     limit: RateLimit | None = values.get("rate_limit")
     if limit is not None and limit.burst_size < limit.requests_per_second:
@@ -54,6 +55,7 @@ def client(file: Mapping[str, object], values: Values, notes: Notes) -> None:
     """The rules of ``[client]``."""
     _auth_key(("client",), file, values, notes)
     _certificate("client", file, notes)
+    _stats("client", file, notes)
     _verification(values, notes)
     delay, most = values.get("reconnect_delay"), values.get("reconnect_max_delay")
     if delay is not None and most is not None and most < delay:
@@ -125,6 +127,12 @@ def _certificate(table: str, file: Mapping[str, object], notes: Notes) -> None:
     for there, missing in (("cert_path", "key_path"), ("key_path", "cert_path")):
         if there in file and missing not in file:
             notes.error((table, there), f"{missing} is missing: set both, or neither")
+
+
+def _stats(table: str, file: Mapping[str, object], notes: Notes) -> None:
+    if "stats_token" in file and "stats_token_file" in file:
+        message = "stats_token and stats_token_file are both there: keep one of them"
+        notes.error((table, "stats_token"), message)
 
 
 def _verification(values: Values, notes: Notes) -> None:

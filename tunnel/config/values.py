@@ -161,6 +161,17 @@ def _auth_key(value: object) -> str:
     return value
 
 
+def _token(value: object) -> str:
+    """It travels in a header of HTTP: what RFC 6750 allows there, and more."""
+    if not isinstance(value, str):
+        raise Mismatch
+    if len(value) < limits.MIN_TOKEN_LENGTH:
+        raise Mismatch(f"this one has {len(value)}; `tls-tunnel keygen` makes a strong one")
+    if not value.isascii() or not value.isprintable() or " " in value:
+        raise Mismatch("it can have letters, digits and signs of ASCII, without spaces")
+    return value
+
+
 def _verifier(value: object) -> str:
     if not isinstance(value, str) or not _VERIFIER.fullmatch(value):
         hint = "it is cut or mistyped" if str(value).startswith("ttv1_") else ""
@@ -327,6 +338,9 @@ SECONDS: Final = ValueType(
 SECONDS_OR_NONE: Final = ValueType(f"seconds, from 0 to {_DAY}", _seconds(0.0))
 AUTH_KEY: Final = ValueType(
     f"a key of at least {limits.MIN_AUTH_KEY_LENGTH} characters", _auth_key, secret=True
+)
+TOKEN: Final = ValueType(
+    f"a token of at least {limits.MIN_TOKEN_LENGTH} characters", _token, secret=True
 )
 NAME: Final = ValueType("a name", _name)
 IDENTIFIER: Final = ValueType("32 lowercase hexadecimal digits", _identifier)

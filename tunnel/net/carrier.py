@@ -7,12 +7,14 @@ import os
 import select
 import socket
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import attrs
 import trio
 
 from tunnel.model import ResetCode
+from tunnel.net.account import how
 from tunnel.stats import Counters
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ class Visit:
     counters: Counters
     #: What a failure of the socket means to the other side.
     failure: ResetCode
+    #: Told how it ended, as `end` is.
+    on_end: Callable[[ResetCode | None], None] | None = attrs.field(default=None, kw_only=True)
 
     def begin(self) -> None:
         """The socket is carried from now on."""
@@ -39,11 +43,12 @@ class Visit:
         """It is over: cleanly if `code` is None."""
         self.counters.closed()
         if logger.isEnabledFor(logging.DEBUG):
-            how = "finished" if code is None else code.text
             logger.debug(
                 "Connection ended",
-                extra={"proxy": self.proxy, "connection": self.connection_id, "how": how},
+                extra={"proxy": self.proxy, "connection": self.connection_id, "how": how(code)},
             )
+        if self.on_end is not None:
+            self.on_end(code)
 
 
 class Carrier(ABC):

@@ -25,7 +25,7 @@ class Control(Endpoint):
       heard: called with each notice of the peer; it must not wait.
     """
 
-    __slots__ = ("_decoder", "_heard", "_link", "_stream_id")
+    __slots__ = ("_decoder", "_heard", "_link", "_over", "_stream_id")
 
     def __init__(
         self,
@@ -36,11 +36,16 @@ class Control(Endpoint):
         self._link = link
         self._stream_id = stream_id
         self._heard = heard
+        self._over = False
         self._decoder = FrameDecoder(limits.MAX_FRAME_AFTER_AUTHENTICATION)
 
     def say(self, notice: Message) -> None:
-        """Queue a notice; flush the link after it. There are few, and they are small."""
-        self._link.send(self._stream_id, messages.encode(notice))
+        """Queue a notice; flush the link after it. There are few, and they are small.
+
+        Once the stream is over nothing is queued: the link is about to end.
+        """
+        if not self._over:
+            self._link.send(self._stream_id, messages.encode(notice))
 
     def deliver(self, data: memoryview) -> int:
         """See `Endpoint`."""
@@ -58,6 +63,7 @@ class Control(Endpoint):
 
     def reset(self, code: int) -> None:  # noqa: ARG002
         """See `Endpoint`."""
+        self._over = True
         self._link.lose("the other side reset the control stream")
 
     def resume(self) -> None:

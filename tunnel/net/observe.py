@@ -83,14 +83,14 @@ def _endpoints(link: Link) -> Iterator[SocketEndpoint]:
 class _Look:
     """One look at one connection: what is cheap for all, the rest for those that are shown."""
 
-    __slots__ = ("client", "endpoint", "link", "parked", "queued", "rank", "waits")
+    __slots__ = ("client", "dialled", "endpoint", "parked", "queued", "rank", "waits")
 
     def __init__(
         self, client: str, link: Link, endpoint: SocketEndpoint, *, is_server: bool
     ) -> None:
         self.client = client
-        self.link = link
         self.endpoint = endpoint
+        self.dialled = not is_server
         self.parked = len(endpoint._parked or b"")
         stream = link._engine._table.get(endpoint._stream_id)
         self.queued = 0 if stream is None else stream.pending_size
@@ -108,7 +108,7 @@ class _Look:
 
     def view(self) -> ConnectionView:
         visit = self.endpoint._visit
-        delivered, read = _carried(self.endpoint._sock)
+        delivered, read = _carried(self.endpoint._sock, dialled=self.dialled)
         return ConnectionView(
             visit.connection_id,
             visit.proxy,
@@ -121,12 +121,14 @@ class _Look:
         )
 
 
-def _carried(sock: socket.socket) -> tuple[int | None, int | None]:
+def _carried(sock: socket.socket, *, dialled: bool) -> tuple[int | None, int | None]:
     """The bytes that the other side has acknowledged, and those that came from it."""
     if _TCP_INFO is None:
         return None, None
     try:
         info = sock.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _TCP_INFO_BYTES.size)
-        return _TCP_INFO_BYTES.unpack(info)
+        acknowledged, received = _TCP_INFO_BYTES.unpack(info)
     except (OSError, struct.error):
         return None, None  # a Unix socket, or an older kernel
+    # Whoever dialled has had its SYN acknowledged as well, which counts there.
+    return acknowledged - (dialled and acknowledged > 0), received

@@ -41,7 +41,7 @@ def configure_logging(
       form: "text" (colours on a terminal, no timestamps where systemd adds its own) or "json"
         (an object a line: timestamp, level, logger, event, and the details).
       stream: usually `sys.stderr`.
-      environ: NO_COLOR, TERM and what systemd sets are looked up here.
+      environ: NO_COLOR, TERM and JOURNAL_STREAM are looked up here.
     """
     logging.addLevelName(TRACE, "TRACE")
     handler = logging.StreamHandler(stream)
@@ -83,7 +83,7 @@ def _formatter(form: Form, stream: TextIO, environ: Mapping[str, str]) -> loggin
     from structlog.stdlib import ExtraAdder, ProcessorFormatter, add_log_level, add_logger_name
 
     terminal = stream.isatty()
-    journal = not terminal and ("JOURNAL_STREAM" in environ or "INVOCATION_ID" in environ)
+    journal = not terminal and _is_journal(stream, environ)
     colour = terminal and os.name == "posix" and _wants_colour(environ)
     render: Processor = _Text(colour=colour, timestamps=not journal) if form == "text" else _json
     return ProcessorFormatter(
@@ -91,6 +91,18 @@ def _formatter(form: Form, stream: TextIO, environ: Mapping[str, str]) -> loggin
         # format_exc_info: plain, for a traceback with local variables would print keys.
         processors=[format_exc_info, ProcessorFormatter.remove_processors_meta, render],
     )
+
+
+def _is_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:
+    """True if systemd's journal reads the stream itself: see JOURNAL_STREAM in systemd.exec(5).
+
+    The variable alone says nothing: children inherit it, whatever their output was led to.
+    """
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False  # closed, or no file at all
+    return environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
 def _wants_colour(environ: Mapping[str, str]) -> bool:

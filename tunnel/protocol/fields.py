@@ -133,6 +133,14 @@ def texts(message: Json, key: str, most: int, longest: int) -> tuple[str, ...]:
     return tuple(values)
 
 
+def integers(message: Json, key: str, most: int, low: int, high: int) -> tuple[int, ...]:
+    """A list of at most `most` whole numbers from `low` to `high`."""
+    values: list[Any] = _value(message, key, list, _MISSING)
+    if len(values) > most or not all(type(v) is int and low <= v <= high for v in values):
+        raise RemoteProtocolError(f"{key} is not a list of at most {most} numbers to {high}")
+    return tuple(values)
+
+
 def address(message: Json) -> Address:
     """A literal address and a port."""
     return Address(host(message, "host"), integer(message, "port", 1, 65535))

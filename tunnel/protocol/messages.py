@@ -13,9 +13,42 @@ import attrs
 
 from tunnel import limits
 from tunnel.errors import RemoteProtocolError
-from tunnel.model import Address, RefusalCode, RejectionCode
+from tunnel.model import RefusalCode
 from tunnel.protocol import fields
 from tunnel.protocol.framing import Json, decode_json, encode_frame, frame_body
+from tunnel.protocol.publishing import (
+    Bound,
+    Configure,
+    Configured,
+    ProxyRequest,
+    Reconfigure,
+    Reconfigured,
+    Rejected,
+)
+
+__all__ = [
+    "BINDINGS",
+    "RECONFIGURE",
+    "VERSION",
+    "Authenticate",
+    "Authenticated",
+    "Bound",
+    "Capabilities",
+    "Challenge",
+    "Configure",
+    "Configured",
+    "Message",
+    "Proof",
+    "ProxyRequest",
+    "Reconfigure",
+    "Reconfigured",
+    "RefusedMessage",
+    "Rejected",
+    "Stopping",
+    "Unknown",
+    "decode",
+    "encode",
+]
 
 VERSION: Final = 1
 #: How a proof is tied to the connection: to the server's certificate, or (behind a proxy that
@@ -25,6 +58,8 @@ NONCE_SIZE: Final = 32
 ID_SIZE: Final = 16
 KEY_ID_SIZE: Final = 16
 MAC_SIZE: Final = 32
+#: The feature of an end that takes part in `Reconfigure`.
+RECONFIGURE: Final = "reconfigure"
 _U32: Final = 2**32 - 1
 
 
@@ -37,7 +72,7 @@ class Capabilities:
       max_streams: streams that may be open at once.
       backlog: streams that may be unacknowledged at once.
       window: receive window that a stream begins with, bytes; 256 KiB is Yamux's own.
-      features: names of further abilities; none are defined yet.
+      features: names of further abilities, such as `RECONFIGURE`.
     """
 
     max_frame: int = limits.OWN_FRAME
@@ -205,131 +240,6 @@ class RefusedMessage:
 
 
 @attrs.frozen
-class ProxyRequest:
-    """One proxy of `Configure`; `preferred_port` is a wish where `publish_port` is 0.
-
-    `local_port` is for the server's statistics only; `allow_from` empty is everybody.
-    """
-
-    name: str
-    publish_addr: str
-    publish_port: int
-    preferred_port: int = 0
-    local_port: int = 0
-    allow_from: tuple[str, ...] = ()
-
-    def to_json(self) -> Json:
-        """An entry of `proxies`."""
-        return {key: value for key, value in attrs.asdict(self).items() if value != ()}
-
-    @classmethod
-    def from_json(cls, message: Json) -> ProxyRequest:
-        """Read an entry of `proxies`."""
-        return cls(
-            fields.name(message, "name"),
-            fields.host(message, "publish_addr"),
-            fields.integer(message, "publish_port", 0, 65535),
-            fields.integer(message, "preferred_port", 0, 65535, 0),
-            fields.integer(message, "local_port", 0, 65535, 0),
-            fields.networks(message, "allow_from"),
-        )
-
-
-@attrs.frozen
-class Configure:
-    """4, client to server."""
-
-    kind: ClassVar = "configure"
-    proxies: tuple[ProxyRequest, ...]
-
-    def to_json(self) -> Json:
-        """The message's keys."""
-        return {"proxies": [proxy.to_json() for proxy in self.proxies], "visitors": []}
-
-    @classmethod
-    def from_json(cls, message: Json) -> Configure:
-        """Read the message's keys."""
-        entries = fields.objects(message, "proxies", limits.MAX_PROXIES)
-        fields.objects(message, "visitors", limits.MAX_PROXIES, [])
-        proxies = tuple(map(ProxyRequest.from_json, entries))
-        names = {proxy.name for proxy in proxies}
-        if len(names) != len(proxies):
-            raise RemoteProtocolError("proxies has the same name twice")
-        return cls(proxies)
-
-
-@attrs.frozen
-class Bound:
-    """A proxy is published, at these addresses; in `configured`, or a notice later."""
-
-    kind: ClassVar = "bound"
-    proxy_id: int
-    addresses: tuple[Address, ...]
-
-    def to_json(self) -> Json:
-        """The message's keys."""
-        addresses = [{"host": a.host, "port": a.port} for a in self.addresses]
-        return {"id": self.proxy_id, "bound": addresses}
-
-    @classmethod
-    def from_json(cls, message: Json) -> Bound:
-        """Read the message's keys."""
-        addresses = fields.objects(message, "bound", 8)
-        if not addresses:
-            raise RemoteProtocolError("bound is empty")
-        return cls(fields.integer(message, "id", 0, _U32), tuple(map(fields.address, addresses)))
-
-
-@attrs.frozen
-class Rejected:
-    """A proxy is not published, and why; with `RejectionCode.IN_USE` the server keeps trying."""
-
-    proxy_id: int
-    code: RejectionCode
-    text: str
-
-    def to_json(self) -> Json:
-        """An entry of `configured`."""
-        text = fields.harmless(self.text)
-        return {"id": self.proxy_id, "rejected": {"code": self.code, "text": text}}
-
-    @classmethod
-    def from_json(cls, message: Json) -> Rejected:
-        """Read an entry of `configured`."""
-        rejected = message.get("rejected")
-        if type(rejected) is not dict:
-            raise RemoteProtocolError("an answer is neither bound nor rejected")
-        return cls(
-            fields.integer(message, "id", 0, _U32),
-            fields.code(rejected, RejectionCode, RejectionCode.INTERNAL),
-            fields.harmless(fields.text(rejected, "text", 1024)),
-        )
-
-
-@attrs.frozen
-class Configured:
-    """5, server to client: an answer for each proxy, in the order of `Configure`."""
-
-    kind: ClassVar = "configured"
-    answers: tuple[Bound | Rejected, ...]
-
-    def to_json(self) -> Json:
-        """The message's keys."""
-        return {"proxies": [answer.to_json() for answer in self.answers]}
-
-    @classmethod
-    def from_json(cls, message: Json) -> Configured:
-        """Read the message's keys."""
-        answers: list[Bound | Rejected] = [
-            Bound.from_json(entry) if "bound" in entry else Rejected.from_json(entry)
-            for entry in fields.objects(message, "proxies", limits.MAX_PROXIES)
-        ]
-        if len({answer.proxy_id for answer in answers}) != len(answers):
-            raise RemoteProtocolError("proxies has the same id twice")
-        return cls(tuple(answers))
-
-
-@attrs.frozen
 class Stopping:
     """A notice: the server stops, and takes no new visitors for this client."""
 
@@ -362,6 +272,9 @@ Message: TypeAlias = (
     | Configure
     | Configured
     | Bound
+    | Rejected
+    | Reconfigure
+    | Reconfigured
     | Stopping
 )
 

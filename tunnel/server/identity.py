@@ -37,7 +37,7 @@ class Identity:
     max_proxies: int | None = None
     max_connections: int | None = None
     #: Where their visitors are counted.
-    room: Room = attrs.field(init=False)
+    room: Room = attrs.field(kw_only=True)
 
     @room.default
     def _room(self) -> Room:
@@ -98,8 +98,16 @@ class Identities:
         self._entries = {entry.verifier.key_id: entry for entry in entries}
         self._names = {entry.name for entry in self._entries.values()}
 
-    def __getitem__(self, key_id: bytes) -> Identity:
-        return self._entries[key_id]
+    def find(self, key_id: bytes) -> Identity | None:
+        """What is known of a key and allowed with it; None if it is not known."""
+        return self._entries.get(key_id)
+
+    def succeed(self, former: Identities) -> None:
+        """Take the place of others: visitors who are there are counted on."""
+        for key_id, entry in self._entries.items():
+            if (before := former.find(key_id)) is not None:
+                before.room.limit = entry.max_connections
+                self._entries[key_id] = attrs.evolve(entry, room=before.room)
 
     def verifier(self, key_id: bytes) -> Verifier | None:
         """What is known of a key; None if it is not known."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import secrets
 import socket
 import time
+from collections.abc import Iterator
 
 import attrs
 import trio
 
 from tunnel.handles import ProxyStatistics
-from tunnel.model import Address, ResetCode
+from tunnel.model import Address
 from tunnel.net.link import Link
 from tunnel.net.listen import (
     accept_burst,
@@ -21,9 +23,10 @@ from tunnel.net.listen import (
     wait_connection,
 )
 from tunnel.net.transport import own_address, peer_address
+from tunnel.protocol.messages import Bound, Rejected
 from tunnel.protocol.preamble import build_preamble
 from tunnel.server.registry import Registry, Seat
-from tunnel.server.visitors import Guest, Visitors
+from tunnel.server.visitors import Visitors
 from tunnel.stats import Counters
 
 logger = logging.getLogger(__name__)
@@ -43,6 +46,49 @@ class Proxy:
     start_time: float = attrs.field(factory=time.time)
     counters: Counters = attrs.field(factory=Counters)
     addresses: tuple[Address, ...] = ()
+    #: Why it is not published, or was not at first.
+    rejection: Rejected | None = None
+    #: One for each task that holds its port or waits for it.
+    _held: set[trio.CancelScope] = attrs.field(factory=set, init=False)
+    _let_go: trio.Event | None = attrs.field(default=None, init=False)
+
+    def answer(self) -> Bound | Rejected:
+        """What has become of it, once it was tried."""
+        if self.addresses:
+            return Bound(self.proxy_id, self.addresses)
+        assert self.rejection is not None  # one of the two  # noqa: S101
+        return self.rejection
+
+    def become(self, other: Proxy) -> None:
+        """Be what the client wants now; the port and those who are there stay."""
+        self.preferred_port = other.preferred_port
+        self.local_port = other.local_port
+        self.visitors.allow_from = other.visitors.allow_from
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold its port, or wait for it, within this block, which `withdraw` cancels."""
+        with trio.CancelScope() as scope:
+            self._held.add(scope)
+            try:
+                yield
+            finally:
+                self._held.remove(scope)
+                if self._let_go is not None and not self._held:
+                    self._let_go.set()
+
+    @property
+    def wanted(self) -> bool:
+        """True while a task holds its port or waits for it."""
+        return bool(self._held)
+
+    async def withdraw(self) -> None:
+        """End those tasks; when it returns the port is free. Visitors who are there go on."""
+        while self._held:
+            self._let_go = trio.Event()
+            for scope in self._held:
+                scope.cancel()
+            await self._let_go.wait()
 
     def statistics(self) -> ProxyStatistics:
         """The proxy now."""
@@ -76,18 +122,22 @@ async def listen(
         raise OSError(errno.EDQUOT, "this identity has as many proxies as it may have")
     listeners = open_listeners(proxy.host, port)
     port = own_address(listeners[0]).port
+    if registry.kept_from(seat, port):
+        close_all(listeners)
+        raise OSError(errno.EADDRINUSE, "another session is changing what it has there")
     registry.hold(seat, proxy.host, port)
     proxy.addresses = tuple(map(own_address, listeners))
-    try:
-        task_status.started()
-        async with trio.open_nursery() as nursery:
-            for listener in listeners[1:]:
-                nursery.start_soon(_accept_visitors, listener, proxy, link)
-            await _accept_visitors(listeners[0], proxy, link)
-    finally:
-        proxy.addresses = ()
-        close_all(listeners)
-        registry.release(seat, proxy.host, port)
+    with proxy.held():
+        try:
+            task_status.started()
+            async with trio.open_nursery() as nursery:
+                for listener in listeners[1:]:
+                    nursery.start_soon(_accept_visitors, listener, proxy, link)
+                await _accept_visitors(listeners[0], proxy, link)
+        finally:
+            proxy.addresses = ()
+            close_all(listeners)
+            registry.release(seat, proxy.host, port)
 
 
 async def _accept_visitors(listener: socket.socket, proxy: Proxy, link: Link) -> None:
@@ -122,14 +172,7 @@ def _admit(visitor: socket.socket, proxy: Proxy, link: Link) -> None:
     connection_id = secrets.token_bytes(8)
     stream_id = link.open_stream()
     link.send(stream_id, build_preamble(source, destination, proxy.proxy_id, connection_id))
-    guest = Guest(
-        proxy.name,
-        connection_id.hex(),
-        proxy.counters,
-        ResetCode.VISITOR_RESET,
-        proxy.visitors,
-        source.host,
-    )
+    guest = proxy.visitors.guest(source, connection_id.hex(), proxy.counters)
     link.carrier.adopt(visitor, stream_id, guest)
     if logger.isEnabledFor(logging.DEBUG):
         logger.debug(

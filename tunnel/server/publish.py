@@ -87,21 +87,31 @@ class Publisher:
     #: Sessions that have shown a sign of life: asked once, not for every port.
     _alive: set[Seat] = attrs.field(factory=set, init=False)
 
-    async def publish_all(self, proxies: Iterable[Proxy]) -> list[Bound | Rejected]:
-        """Bind what can be bound now; each answer says what became of one proxy."""
+    async def publish_all(
+        self, proxies: Iterable[Proxy], *, beside: Iterable[Proxy] = ()
+    ) -> list[Bound | Rejected]:
+        """Bind what can be bound now; each answer says what became of one proxy.
+
+        Args:
+          proxies: those to publish.
+          beside: the others that the client wants published.
+        """
         answers: dict[Proxy, Bound | Rejected] = {}
-        taken: set[tuple[str, int]] = set()
+        taken = {(proxy.host, proxy.port) for proxy in beside}
         proxies = tuple(proxies)
         # Those that take any port come last, or they might take one that another asks for.
         for proxy in sorted(proxies, key=lambda proxy: not proxy.port):
             answer = self._rejected_by_rule(proxy, taken) or await self._publish(proxy)
+            proxy.rejection = answer if isinstance(answer, Rejected) else None
             if isinstance(answer, Rejected):
-                self._log_rejected(proxy, answer)
+                self.log_rejected(proxy, answer)
             taken.add((proxy.host, proxy.port))
             answers[proxy] = answer
         return [answers[proxy] for proxy in proxies]
 
-    def _rejected_by_rule(self, proxy: Proxy, taken: set[tuple[str, int]]) -> Rejected | None:
+    def forbidden(self, proxy: Proxy) -> Rejected | None:
+        """Why the rules do not let a client publish that; None if they do."""
+
         def reject(code: RejectionCode, text: str) -> Rejected:
             return Rejected(proxy.proxy_id, code, text)
 
@@ -119,8 +129,15 @@ class Publisher:
                 RejectionCode.NOT_ALLOWED,
                 f"the server allows publish_addr {allowed}, not {proxy.host}",
             )
+        return None
+
+    def _rejected_by_rule(self, proxy: Proxy, taken: set[tuple[str, int]]) -> Rejected | None:
+        if (rejected := self.forbidden(proxy)) is not None:
+            return rejected
+        port = proxy.port
         if port and any(port == other and overlap(host, proxy.host) for host, other in taken):
-            return reject(RejectionCode.DUPLICATE, f"another of your proxies has port {port}")
+            text = f"another of your proxies has port {port}"
+            return Rejected(proxy.proxy_id, RejectionCode.DUPLICATE, text)
         return None
 
     async def _publish(self, proxy: Proxy) -> Bound | Rejected:
@@ -178,7 +195,8 @@ class Publisher:
             },
         )
 
-    def _log_rejected(self, proxy: Proxy, answer: Rejected) -> None:
+    def log_rejected(self, proxy: Proxy, answer: Rejected) -> None:
+        """Say that a proxy is not published, and why."""
         logger.warning(
             "Proxy rejected",
             extra={

@@ -11,8 +11,8 @@ from __future__ import annotations
 import ipaddress
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import attrs
 import trio
@@ -74,6 +74,8 @@ class Registry:
         self._coming: dict[Owner, Seat] = {}
         self._ports: dict[int, list[tuple[str, Seat]]] = {}
         self._freed: dict[int, trio.Event] = {}
+        #: Ports that a session gives up and takes again at once.
+        self._kept: dict[int, Seat] = {}
         #: How many ports each seat holds, by identity; those with none are not there.
         self._held: dict[str, Counter[Seat]] = {}
 
@@ -146,9 +148,33 @@ class Registry:
         if not holders:
             del self._ports[port]
         self._forget(seat)
+        if port not in self._kept:
+            self._tell_freed(port)
+
+    def _tell_freed(self, port: int) -> None:
         freed = self._freed.pop(port, None)
         if freed is not None:
             freed.set()
+
+    @contextmanager
+    def keep(self, seat: Seat, ports: Iterable[int]) -> Iterator[None]:
+        """While it lasts no other session gets these ports, though this one may release them.
+
+        Only ports that the session holds are kept.
+        """
+        kept = [port for port in ports if any(s is seat for _, s in self._ports.get(port, ()))]
+        self._kept |= dict.fromkeys(kept, seat)
+        try:
+            yield
+        finally:
+            for port in kept:
+                del self._kept[port]
+                if port not in self._ports:
+                    self._tell_freed(port)
+
+    def kept_from(self, seat: Seat, port: int) -> bool:
+        """True if another session keeps the port."""
+        return self._kept.get(port, seat) is not seat
 
     def _forget(self, seat: Seat) -> None:
         held = self._held[seat.owner.identity]
@@ -167,7 +193,7 @@ class Registry:
         for held_host, seat in self._ports.get(port, ()):
             if overlap(host, held_host):
                 return seat
-        return None
+        return self._kept.get(port)
 
     async def wait_freed(self, port: int) -> None:
         """Wait until some session closes this port."""

@@ -64,7 +64,9 @@ def _handle(
     addresses = tuple(map(own_address, listeners))
     for address in addresses:
         logger.info("Server listening", extra={"address": str(address), "pin": pin})
-    return ServerHandle(addresses, pin, _statistics(server), server.draining.set, reload)
+    return ServerHandle(
+        addresses, pin, _statistics(server), server.draining.set, reload, server.become
+    )
 
 
 def _statistics(server: Server) -> Callable[[], tuple[SessionStatistics, ...]]:

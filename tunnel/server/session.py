@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import logging
 import math
 import secrets
@@ -28,12 +27,22 @@ from tunnel.net.tls import TlsStream
 from tunnel.net.transport import SocketTransport
 from tunnel.protocol.handshake import Binding, ClientProved, ConfigureReceived, ServerHandshake
 from tunnel.protocol.keys import Verifier
-from tunnel.protocol.messages import Bound, Capabilities, Message, Rejected, Stopping
-from tunnel.server.admission import Rate
+from tunnel.protocol.messages import (
+    RECONFIGURE,
+    Bound,
+    Capabilities,
+    Message,
+    Reconfigure,
+    Rejected,
+    Stopping,
+    Unknown,
+)
 from tunnel.server.complaints import Complaints
 from tunnel.server.identity import Identities, Identity, certificate_names
 from tunnel.server.listener import Proxy
-from tunnel.server.publish import Publisher, Rules
+from tunnel.server.policy import Policy
+from tunnel.server.ports import Ports
+from tunnel.server.publish import Publisher
 from tunnel.server.registry import Owner, Registry, Seat
 from tunnel.server.strangers import Stranger, Strangers
 from tunnel.server.visitors import Lobby
@@ -43,35 +52,8 @@ from tunnel.yamux import Role
 logger = logging.getLogger(__name__)
 
 
-@attrs.frozen
-class Policy:
-    """What a server asks of every client, whoever it is. Seconds throughout.
-
-    Args:
-      handshake_timeout: TLS, authentication and configuration together.
-      keepalive_interval: silence before a ping.
-      keepalive_timeout: silence after it before the client counts as gone.
-      shutdown_grace: how long live connections may go on when the server stops.
-      carrier: what carries visitors' sockets; None for the best there is.
-      rate: how fast new connections are taken; None for any rate.
-      max_unauthenticated: connections that have not proved anything yet.
-      max_connections_per_proxy: live visitors of one proxy.
-      max_connections_per_visitor: live visitors from one source network, on all proxies.
-    """
-
-    handshake_timeout: float = limits.HANDSHAKE_TIMEOUT
-    keepalive_interval: float = limits.KEEPALIVE_INTERVAL
-    keepalive_timeout: float = limits.KEEPALIVE_TIMEOUT
-    shutdown_grace: float = limits.SHUTDOWN_GRACE
-    carrier: str | None = None
-    rate: Rate | None = None
-    max_unauthenticated: int = limits.MAX_STRANGERS
-    max_connections_per_proxy: int = limits.PROXY_CONNECTIONS
-    max_connections_per_visitor: int = limits.VISITOR_CONNECTIONS
-
-
 #: What this end can take.
-OWN = Capabilities()
+OWN = Capabilities(features=(RECONFIGURE,))
 
 
 @attrs.define(eq=False)
@@ -113,17 +95,34 @@ class Server:
             tally=self.tally,
         )
 
+    def become(self, policy: Policy, identities: Identities) -> None:
+        """Ask of every client, and allow it, something else; whose key is gone is ended."""
+        if policy.rate != self.policy.rate or (
+            policy.max_unauthenticated != self.policy.max_unauthenticated
+        ):
+            self.strangers.bound(policy.max_unauthenticated, policy.rate)
+        self.lobby.per_proxy = policy.max_connections_per_proxy
+        self.lobby.crowd.limit = policy.max_connections_per_visitor
+        identities.succeed(self.identities)
+        self.policy, self.identities = policy, identities
+        for session in tuple(self.sessions.values()):
+            session.obey(identities)
+
 
 class Session:
     """A client that has proved itself: who it is, the link to it, what it wants published."""
 
     def __init__(
-        self, session_id: str, seat: Seat, rules: Rules, proxies: tuple[Proxy, ...]
+        self,
+        session_id: str,
+        seat: Seat,
+        identity: Identity,
+        lobby: Lobby,
     ) -> None:
         self.session_id = session_id
         self.seat = seat
-        self.rules = rules
-        self.proxies = proxies
+        self.identity = identity
+        self.ports = Ports(lobby, seat.name, identity.room, self.say)
         self.started = trio.current_time()
         self.link: Link
         #: Up to the moment in which the link runs.
@@ -137,12 +136,30 @@ class Session:
         """The first stream that the client opens is the control stream; there is no other."""
         if self._control is not None:
             return None
-        # There is nothing yet that a client could say: what a later one says is ignored.
-        self._control = Control(link, stream_id, lambda _notice: None)
+        self._control = Control(link, stream_id, self._heard)
         for notice in self._unsaid:
             self._control.say(notice)
         self.reachable.set()
         return self._control
+
+    def _heard(self, notice: Message | Unknown) -> None:
+        """What a later client says besides is ignored."""
+        if isinstance(notice, Reconfigure):
+            self.ports.change(notice)
+
+    @property
+    def proxies(self) -> tuple[Proxy, ...]:
+        """What the client wants published."""
+        return tuple(self.ports.proxies.values())
+
+    def obey(self, identities: Identities) -> None:
+        """Be allowed what is allowed now, from now on; end if the key is not known any more."""
+        identity = identities.find(bytes.fromhex(self.seat.owner.identity))
+        if identity is None:
+            self.link.end("its key was taken out of the configuration")
+        elif identity is not self.identity:
+            self.identity, self.seat.max_proxies = identity, identity.max_proxies
+            self.ports.obey(identity.rules)
 
     def evict(self, reason: str) -> None:
         """End the session at once, even while its ports are still being bound."""
@@ -188,6 +205,7 @@ async def serve_client(sock: socket.socket, server: Server, stranger: Stranger) 
                         await tls.send_all(handshake.configured(answers))
                         patience.deadline = math.inf
                         server.sessions[session.session_id] = session
+                        session.obey(server.identities)  # they may have changed meanwhile
                         _log_connected(session)
                     reason = await session.link.run()
                     nursery.cancel_scope.cancel()
@@ -236,7 +254,8 @@ async def _meet(
         raise
     assert isinstance(proved, ClientProved)  # the handshake's table  # noqa: S101
     server.strangers.proved(stranger)
-    identity = server.identities[proved.key_id]
+    if (identity := server.identities.find(proved.key_id)) is None:
+        raise Refused(RefusalCode.AUTHENTICATION, "the key was taken out of the configuration")
     if (certificate := tls.peer_certificate()) is not None:
         identity.check_certificate(certificate_names(certificate))
     name = server.identities.name(proved.key_id, proved.name)
@@ -273,24 +292,8 @@ def _session(
     wanted: ConfigureReceived,
     server: Server,
 ) -> Session:
-    proxies = (
-        Proxy(
-            number,
-            want.name,
-            want.publish_addr,
-            want.publish_port,
-            want.preferred_port,
-            want.local_port,
-            server.lobby.visitors(
-                want.name,
-                owner=seat.name,
-                allow_from=tuple(map(ipaddress.ip_network, want.allow_from)),
-                client=identity.room,
-            ),
-        )
-        for number, want in enumerate(wanted.proxies)
-    )
-    session = Session(handshake.session_id, seat, identity.rules, tuple(proxies))
+    session = Session(handshake.session_id, seat, identity, server.lobby)
+    session.ports.want(wanted.proxies)
     policy = server.policy
     settings = link_settings(
         OWN,
@@ -338,24 +341,18 @@ async def _hold_ports(
     task_status: trio.TaskStatus[tuple[Bound | Rejected, ...]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Own the session's listeners, until the server drains; then let what lives finish."""
-    async with trio.open_nursery() as ports:
-        publisher = Publisher(ports, session.rules, session.seat, server.registry, session.link)
-        answers = await publisher.publish_all(session.proxies)
-        for proxy, answer in zip(session.proxies, answers, strict=True):
-            if isinstance(answer, Rejected) and answer.code.passes:
-                ports.start_soon(_publish_later, publisher, proxy, session)
-        task_status.started(tuple(answers))
+    async with trio.open_nursery() as nursery:
+        rules = session.identity.rules
+        publisher = Publisher(nursery, rules, session.seat, server.registry, session.link)
+        task_status.started(await session.ports.publish(publisher))
         await server.draining.wait()
-        ports.cancel_scope.cancel()
+        session.ports.close()
+        nursery.cancel_scope.cancel()
     session.say(Stopping())
     with trio.move_on_after(server.policy.shutdown_grace):
         await session.reachable.wait()
         await session.link.carrier.wait_idle()
     session.link.end("the server stops")
-
-
-async def _publish_later(publisher: Publisher, proxy: Proxy, session: Session) -> None:
-    session.say(await publisher.keep_trying(proxy))
 
 
 # --- Log lines --------------------------------------------------------------------------------

@@ -15,12 +15,13 @@ import attrs
 
 from tunnel import limits
 from tunnel.model import Address, Network, ResetCode, within
+from tunnel.net.account import Account, Audit, Meter, Record
 from tunnel.net.carrier import Visit
 from tunnel.net.listen import Shortage
 from tunnel.net.transport import reset_on_close
 from tunnel.server.admission import network
 from tunnel.server.complaints import Complaints
-from tunnel.stats import Reason, Tally
+from tunnel.stats import Counters, Reason, Tally
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ class Crowd:
     """
 
     def __init__(self, limit: int | None) -> None:
-        self._limit = limit
+        self.limit = limit
         self._taken: dict[str, int] = {}
 
     def __len__(self) -> int:
@@ -62,7 +63,7 @@ class Crowd:
 
     def full(self, place: str) -> bool:
         """True if nobody more may come from that network."""
-        return self._limit is not None and self._taken.get(place, 0) >= self._limit
+        return self.limit is not None and self._taken.get(place, 0) >= self.limit
 
     def enter(self, place: str) -> None:
         """One connection more."""
@@ -82,6 +83,7 @@ class Lobby:
       per_proxy: live connections of one proxy; None for any number.
       per_visitor: live connections of one source network, on all proxies; None for any number.
       tally: counts whom was turned away.
+      audit: told of every visitor; None for nobody.
     """
 
     def __init__(
@@ -90,8 +92,10 @@ class Lobby:
         per_proxy: int | None = limits.PROXY_CONNECTIONS,
         per_visitor: int | None = limits.VISITOR_CONNECTIONS,
         tally: Tally | None = None,
+        audit: Audit | None = None,
     ) -> None:
         self.per_proxy = per_proxy
+        self.audit = audit
         self.crowd = Crowd(per_visitor)
         self.tally = tally or Tally()
         self.shortage = Shortage()
@@ -145,6 +149,18 @@ class Visitors:
             return Reason.VISITOR_FULL
         return None
 
+    def guest(self, source: Address, connection: str, counters: Counters) -> Guest:
+        """The visit of somebody who was admitted."""
+        audit, failure = self.lobby.audit, ResetCode.VISITOR_RESET
+        if audit is None:
+            return Guest(self.proxy, connection, counters, failure, self, source.host)
+        meter = Meter(counters)
+        account = Account(
+            audit, self.proxy, self.owner, connection, source, meter, published_here=True
+        )
+        end = account.close
+        return Guest(self.proxy, connection, meter, failure, self, source.host, on_end=end)
+
     def turn_away(self, sock: socket.socket, source: Address, reason: Reason) -> None:
         """Reset the visitor's connection, count it, and say so in a line that cannot flood."""
         with contextlib.suppress(OSError):  # not every system takes it once the peer has gone
@@ -160,6 +176,8 @@ class Visitors:
             address=str(source),
             reason=reason.value,
         )
+        if self.lobby.audit is not None:
+            self.lobby.audit(Record(self.proxy, self.owner, None, source, 0, 0, 0.0, reason.value))
 
     def entered(self, host: str) -> None:
         """A visitor's connection begins."""

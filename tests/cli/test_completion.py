@@ -1,0 +1,56 @@
+"""What a shell is told when somebody presses Tab: commands, options, and that a file may come."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+
+def complete(shell, *words):
+    """What the program answers to a shell that has these words, the last one unfinished."""
+    line = " ".join(("tls-tunnel", *words))
+    environment = os.environ | {
+        "_TLS_TUNNEL_COMPLETE": f"complete_{shell}",
+        "COMP_WORDS": line,
+        "COMP_CWORD": str(len(words)),
+        "_TYPER_COMPLETE_ARGS": line,
+        "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+    }
+    code = "from tunnel.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=30
+    )
+    assert "Traceback" not in done.stderr
+    return done.stdout
+
+
+SHELLS = ("bash", "zsh", "fish")
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_commands(shell):
+    found = complete(shell, "c")
+    assert all(name in found for name in ("client", "check", "cert"))
+    assert "keygen" not in found
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_options(shell):
+    found = complete(shell, "register", "--")
+    assert all(name in found for name in ("--config", "--print", "--no-start"))
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_values(shell):
+    found = complete(shell, "template", "")
+    assert "server" in found
+    assert "client" in found
+
+
+def test_files_are_left_to_the_shell():
+    assert complete("bash", "check", "-c", "").strip() == ""
+    assert complete("zsh", "check", "-c", "").strip() == "_files"
+    assert complete("fish", "check", "-c", "").strip() == ""

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import attrs
+import pytest
+import trio
+
+from tunnel.model import Address, ResetCode
+from tunnel.net.account import Account, Meter, how
+from tunnel.net.carrier import Visit
+from tunnel.stats import Counters
+
+VISITOR = Address("192.0.2.1", 50000)
+
+
+def test_a_meter_adds_to_its_proxy_as_bytes_come():
+    proxy = Counters()
+    one, other = Meter(proxy), Meter(proxy)
+    one.opened()
+    other.opened()
+    one.delivered += 5
+    one.read += 7
+    other.delivered += 100
+    assert (one.delivered, one.read, other.delivered, other.read) == (5, 7, 100, 0)
+    assert proxy.statistics() == attrs.evolve(
+        proxy.statistics(), active=2, total=2, delivered=105, read=7
+    )
+    one.closed()
+    assert proxy.active == 1
+
+
+@pytest.mark.parametrize(("here", "sent", "received"), [(True, 3, 40), (False, 40, 3)])
+async def test_both_sides_count_in_the_visitors_directions(here, sent, received, autojump_clock):
+    told = []
+    meter = Meter(Counters())
+    account = Account(told.append, "web", "office", "00ff", VISITOR, meter, published_here=here)
+    visit = Visit("web", "00ff", meter, ResetCode.VISITOR_RESET, on_end=account.close)
+    visit.begin()
+    meter.delivered += 3
+    meter.read += 40
+    await trio.sleep(2)
+    visit.end(None)
+    [record] = told
+    assert (record.sent, record.received) == (sent, received)
+    assert record.duration == pytest.approx(2)
+    assert (record.end, record.visitor, record.connection) == ("finished", VISITOR, "00ff")
+
+
+async def test_a_connection_ends_once():
+    told = []
+    account = Account(told.append, "web", "", "00", VISITOR, Meter(Counters()), published_here=True)
+    account.close(ResetCode.LINK_LOST)
+    account.close(None)
+    assert [record.end for record in told] == ["link lost"]
+
+
+def test_ends_have_words():
+    assert how(None) == "finished"
+    assert how(ResetCode.LOCAL_REFUSED) == "local refused"

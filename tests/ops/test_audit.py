@@ -1,0 +1,239 @@
+from __future__ import annotations
+
+import errno
+import json
+import os
+import threading
+
+import pytest
+import trio
+
+from tunnel import limits
+from tunnel.errors import TunnelError
+from tunnel.model import Address
+from tunnel.net.account import Record
+from tunnel.ops.audit import Book, Writer, open_audit
+
+RECORD = Record("web", "office", "00ff", Address("2001:db8::1", 50000), 10, 20, 1.25, "finished")
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+async def live(writer, life):
+    """Have the writer write beside what `life` does."""
+
+    async def lives(*, task_status):
+        await life()
+
+    await writer.beside(lives)
+
+
+class Disk:
+    """A book that takes nothing until it is let, or never."""
+
+    def __init__(self, *failures):
+        self.failures = list(failures)
+        self.may = threading.Event()
+        self.may.set()
+        self.lines = []
+
+    def write(self, data):
+        self.may.wait(20)
+        if self.failures:
+            raise self.failures.pop(0)
+        self.lines += map(json.loads, data.decode().splitlines())
+
+    def close(self):
+        pass
+
+
+async def test_a_record_is_a_line(tmp_path):
+    with open_audit("audit.jsonl", beside=tmp_path) as writer:
+
+        async def life():
+            writer.put(RECORD)
+
+        await live(writer, life)
+    [line] = lines(tmp_path / "audit.jsonl")
+    assert line.pop("time").endswith("Z")
+    assert line == {
+        "connection": "00ff",
+        "client": "office",
+        "proxy": "web",
+        "visitor": "[2001:db8::1]:50000",
+        "sent": 10,
+        "received": 20,
+        "duration": 1.25,
+        "end": "finished",
+    }
+
+
+async def test_only_the_owner_can_read_it(tmp_path):
+    with open_audit("audit.jsonl", beside=tmp_path):
+        assert (tmp_path / "audit.jsonl").stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_file_that_is_there_is_appended_to_and_keeps_its_mode(tmp_path):
+    path = tmp_path / "audit.jsonl"
+    path.write_text('{"earlier": true}\n')
+    path.chmod(0o640)
+    with open_audit(str(path), beside=tmp_path) as writer:
+
+        async def life():
+            writer.put(RECORD)
+
+        await live(writer, life)
+    assert [next(iter(line)) for line in lines(path)] == ["earlier", "time"]
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_file_that_cannot_be_opened(tmp_path):
+    with pytest.raises(TunnelError, match=r"cannot write audit_log, no/audit.jsonl: No such file"):
+        with open_audit("no/audit.jsonl", beside=tmp_path):
+            pass
+
+
+def test_nothing_is_kept_unless_asked_for(tmp_path):
+    with open_audit(None, beside=tmp_path) as writer:
+        assert writer is None
+    assert not list(tmp_path.iterdir())
+
+
+async def test_standard_output(capfd, tmp_path):
+    with open_audit("-", beside=tmp_path) as writer:
+        writer.client = "home"
+
+        async def life():
+            writer.put(Record("web", "", None, RECORD.visitor, 0, 0, 0.0, "address not allowed"))
+
+        await live(writer, life)
+    line = json.loads(capfd.readouterr().out)
+    assert (line["client"], line["connection"]) == ("home", None)
+
+
+def test_a_file_that_was_moved_away_gets_no_more(tmp_path):
+    path, old = tmp_path / "audit", tmp_path / "audit.1"
+    book = Book(path)
+    book.write(b"1\n")
+    path.rename(old)
+    book.write(b"2\n")
+    path.unlink()
+    book.write(b"3\n")
+    assert (old.read_text(), path.read_text()) == ("1\n", "3\n")
+    assert path.stat().st_mode & 0o777 == 0o600
+    book.close()
+
+
+def test_a_file_that_was_replaced(tmp_path):
+    path = tmp_path / "audit"
+    book = Book(path)
+    path.rename(tmp_path / "audit.1")
+    path.touch(0o640)
+    book.write(b"1\n")
+    book.close()
+    assert path.read_text() == "1\n"
+
+
+def test_a_moved_file_is_better_than_none(tmp_path, monkeypatch):
+    path, old = tmp_path / "audit", tmp_path / "audit.1"
+    book = Book(path)
+    path.rename(old)
+
+    def fail(*_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", fail)
+        book.write(b"1\n")
+        old.unlink()
+        with pytest.raises(PermissionError):
+            book.write(b"2\n")  # to a file that nobody could find
+    book.close()
+
+
+def test_a_line_that_was_torn_does_not_spoil_the_next(tmp_path, monkeypatch):
+    book = Book(tmp_path / "audit")
+    write, taken = os.write, []
+
+    def half(descriptor, data):
+        if taken:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        taken.append(write(descriptor, bytes(data)[:3]))
+        return 3
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", half)
+        with pytest.raises(OSError, match="No space"):
+            book.write(b"lost line\n")
+    book.write(b"next line\n")
+    book.close()
+    assert (tmp_path / "audit").read_text() == "los\nnext line\n"
+
+
+async def test_a_slow_disk_stops_nobody_and_what_is_lost_is_counted(monkeypatch, caplog):
+    monkeypatch.setattr(limits, "AUDIT_QUEUE", 3)
+    disk = Disk()
+    disk.may.clear()
+    writer = Writer(disk)
+
+    async def life():
+        for _ in range(8):
+            writer.put(RECORD)
+        [line] = caplog.records
+        assert (line.getMessage(), line.reason) == ("Audit records lost", "the disk is too slow")
+        disk.may.set()
+        while disk.lines == []:
+            await trio.lowlevel.checkpoint()
+
+    await live(writer, life)
+    assert [line.get("lost") for line in disk.lines] == [5, None, None, None]
+    assert len(caplog.records) == 1  # not one for each
+
+
+async def test_a_full_disk_is_said_and_counted(caplog):
+    disk = Disk(OSError(errno.ENOSPC, "No space left on device"))
+    writer = Writer(disk)
+
+    async def life():
+        writer.put(RECORD)
+        while not caplog.records:
+            await trio.lowlevel.checkpoint()
+        writer.put(RECORD)
+
+    await live(writer, life)
+    assert (caplog.records[0].records, caplog.records[0].reason) == (1, "No space left on device")
+    assert [line.get("lost") for line in disk.lines] == [1, None]
+
+
+async def test_what_comes_while_all_is_cancelled_is_still_written():
+    disk = Disk()
+    writer = Writer(disk)
+
+    async def life():
+        try:
+            await trio.sleep_forever()
+        finally:
+            writer.put(RECORD)
+
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await live(writer, life)
+    assert len(disk.lines) == 1
+    assert not writer.stuck
+
+
+async def test_a_disk_that_hangs_does_not_keep_the_program(monkeypatch, caplog):
+    monkeypatch.setattr(limits, "AUDIT_GOODBYE", 0.01)
+    disk = Disk()
+    disk.may.clear()
+    writer = Writer(disk)
+
+    async def life():
+        writer.put(RECORD)
+
+    await live(writer, life)
+    assert writer.stuck
+    assert caplog.records[0].reason == "the disk did not take them in time"
+    disk.may.set()

@@ -1,0 +1,242 @@
+"""The audit log: a line of JSON for each visitor's connection, when it is over.
+
+The event loop only puts a record into a queue. A thread writes them, so that a slow disk stops
+nobody; what does not fit into the queue any more is lost, and the log says how much.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from tunnel import limits, store
+from tunnel.errors import TunnelError
+from tunnel.net.account import Record
+
+logger = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def open_audit(place: str | None, *, beside: Path) -> Iterator[Writer | None]:
+    """The audit log that a configuration asks for, if it does.
+
+    Args:
+      place: a file, appended to, made with mode 0600 if it is not there; "-" is standard output.
+      beside: the directory that a path is relative to.
+
+    Raises:
+      TunnelError: the file cannot be opened.
+    """
+    if place is None:
+        yield None
+        return
+    try:
+        book = StandardOutput() if place == "-" else Book(store.resolve(place, beside=beside))
+    except OSError as error:
+        raise TunnelError(
+            f"cannot write audit_log, {place}: {error.strerror}; "
+            "its directory must be there, and be writable for this user"
+        ) from error
+    writer = Writer(book)
+    try:
+        yield writer
+    finally:
+        if not writer.stuck:
+            book.close()
+
+
+class Writer:
+    """The queue, and the task that has a thread write what is in it.
+
+    Args:
+      book: where to.
+    """
+
+    def __init__(self, book: Book | StandardOutput) -> None:
+        self._book = book
+        #: What records have for the client's name that have none.
+        self.client = ""
+        #: A record stays until it is written, or lost.
+        self._queue: deque[tuple[float, Record]] = deque()
+        self._news = trio.Event()
+        self._scope = trio.CancelScope(shield=True)
+        self._closed = False
+        self._lost = 0
+        self._unsaid = 0
+        self._quiet_until = 0.0
+
+    def put(self, record: Record) -> None:
+        """See `Audit`."""
+        if len(self._queue) >= limits.AUDIT_QUEUE:
+            self._lose(1, "the disk is too slow")
+        else:
+            self._queue.append((time.time(), record))
+            self._news.set()
+
+    def close(self) -> None:
+        """No more records come; `run` writes what is there, as long as the disk lets it."""
+        self._closed = True
+        self._scope.deadline = trio.current_time() + limits.AUDIT_GOODBYE
+        self._news.set()
+
+    @property
+    def stuck(self) -> bool:
+        """True if a thread may still be writing though `run` has given up."""
+        return bool(self._queue)
+
+    async def beside(
+        self,
+        life: Callable[..., Awaitable[None]],
+        *,
+        task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Live that life, and write meanwhile; then what there still is to write."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.run)
+            try:
+                await life(task_status=task_status)
+            finally:
+                self.close()
+
+    async def run(self) -> None:
+        """Write until closed. Cancelling it from outside does nothing: connections end later."""
+        with self._scope:
+            while self._queue or not self._closed:
+                await self._news.wait()
+                if not self._closed:
+                    self._news = trio.Event()
+                await self._write_batch()
+        if self.stuck:
+            self._quiet_until = 0.0
+            self._lose(len(self._queue), "the disk did not take them in time")
+
+    async def _write_batch(self) -> None:
+        batch = tuple(self._queue)
+        lost, self._lost = self._lost, 0
+        if not batch:
+            return
+        try:
+            await trio.to_thread.run_sync(self._write, batch, lost, abandon_on_cancel=True)
+        except OSError as error:
+            self._lost += lost
+            self._lose(len(batch), error.strerror or str(error))
+        for _ in batch:
+            self._queue.popleft()
+
+    def _write(self, batch: Sequence[tuple[float, Record]], lost: int) -> None:
+        lines = [_line(at, record, self.client) for at, record in batch]
+        if lost:
+            lines.insert(0, json.dumps({"time": _stamp(batch[0][0]), "lost": lost}))
+        self._book.write("".join(f"{line}\n" for line in lines).encode())
+
+    def _lose(self, count: int, reason: str) -> None:
+        self._lost += count
+        self._unsaid += count
+        now = trio.current_time()
+        if now >= self._quiet_until:
+            self._quiet_until = now + limits.SHORTAGE_REMINDER
+            logger.error("Audit records lost", extra={"records": self._unsaid, "reason": reason})
+            self._unsaid = 0
+
+
+class StandardOutput:
+    """What goes to whoever started the program."""
+
+    def write(self, data: bytes) -> None:
+        """Write all of it.
+
+        Raises:
+          OSError: it cannot be written.
+        """
+        _write_all(sys.stdout.fileno(), data)
+
+    def close(self) -> None:
+        """It is not ours to close."""
+
+
+class Book:
+    """A file that may be moved away at any time; the next line then begins a new one.
+
+    Args:
+      path: where it is.
+
+    Raises:
+      OSError: it cannot be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor = self._open()
+        #: A line was begun, and the disk did not take the rest of it.
+        self._torn = False
+
+    def _open(self) -> int:
+        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+
+    def write(self, data: bytes) -> None:
+        """Append all of it, whole lines.
+
+        Raises:
+          OSError: it cannot be written, at least not all of it.
+        """
+        self._follow()
+        data = b"\n" * self._torn + data
+        self._torn = True
+        _write_all(self._descriptor, data)
+        self._torn = False
+
+    def _follow(self) -> None:
+        """See that what is open is what the path names."""
+        here = os.fstat(self._descriptor)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(here, self._path.stat()):
+                return
+        try:
+            descriptor = self._open()
+        except OSError:
+            if not here.st_nlink:
+                raise
+            return  # moved away, and there is no new one yet: the old one is better than nothing
+        os.close(self._descriptor)
+        self._descriptor, self._torn = descriptor, False
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._descriptor)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+def _line(at: float, record: Record, client: str) -> str:
+    fields = {
+        "time": _stamp(at),
+        "connection": record.connection,
+        "client": record.client or client,
+        "proxy": record.proxy,
+        "visitor": str(record.visitor),
+        "sent": record.sent,
+        "received": record.received,
+        "duration": round(record.duration, 6),
+        "end": record.end,
+    }
+    return json.dumps(fields)  # ASCII: whatever a name has in it, a line is a line
+
+
+def _stamp(at: float) -> str:
+    text = datetime.fromtimestamp(at, UTC).isoformat(timespec="microseconds")
+    return text.replace("+00:00", "Z")

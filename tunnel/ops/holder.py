@@ -1,0 +1,55 @@
+"""Why a port cannot be had, and which program has it, as far as proc(5) tells this user."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Iterator
+from pathlib import Path
+
+from tunnel import advice
+from tunnel.model import Address
+
+#: The state of a socket that listens, in /proc/net/tcp.
+_LISTENS = "0A"
+#: The first port that everybody may have, unless the system was told otherwise.
+_FIRST_FREE_PORT = 1024
+
+
+def cannot_listen(error: OSError, place: Address) -> str:
+    """Why nobody can listen there, and what to do about it."""
+    reason = error.strerror or str(error)
+    match error.errno:
+        case errno.EADDRINUSE:
+            holder = port_holder(place.port) or "another program"
+            return advice.PORT_TAKEN.text(place=place, holder=holder)
+        case errno.EACCES:
+            return advice.PORT_PRIVILEGED.text(place=place, reason=reason, first=_FIRST_FREE_PORT)
+        case errno.EADDRNOTAVAIL:
+            return advice.NO_SUCH_ADDRESS.text(place=place, host=place.host)
+        case _:
+            return advice.CANNOT_LISTEN.text(place=place, reason=reason)
+
+
+def port_holder(port: int, proc: Path = Path("/proc")) -> str | None:
+    """The program that listens on a TCP port, such as "nginx (process 812)"; None if unknown."""
+    wanted = {f"socket:[{inode}]" for inode in _listeners(port, proc)}
+    if not wanted:
+        return None
+    for process in proc.glob("[0-9]*"):
+        # Processes end while they are looked at, and those of others are not ours to look into.
+        with contextlib.suppress(OSError):
+            if any(str(link.readlink()) in wanted for link in (process / "fd").iterdir()):
+                name = (process / "comm").read_text(errors="replace").strip()
+                return f"{name} (process {process.name})"
+    return None
+
+
+def _listeners(port: int, proc: Path) -> Iterator[str]:
+    """The inodes of sockets that listen on a port."""
+    for table in ("tcp", "tcp6"):
+        with contextlib.suppress(OSError):
+            for line in (proc / "net" / table).read_text().splitlines()[1:]:
+                words = line.split()
+                if words[3] == _LISTENS and int(words[1].rpartition(":")[2], 16) == port:
+                    yield words[9]

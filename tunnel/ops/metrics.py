@@ -1,0 +1,268 @@
+"""A program's statistics for Prometheus: read when they are asked for, from the same view.
+
+Names follow https://prometheus.io/docs/practices/naming/. Labels have few values: those of clients
+and proxies are of what lives now, and of these only so many; what has gone is in the sums without a
+label, which only grow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import attrs
+import trio
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from tunnel import limits
+from tunnel._version import __version__
+from tunnel.handles import ProgramView, ProxyView
+from tunnel.ops.statistics import Statistics
+from tunnel.stats import Histogram
+
+_PREFIX: Final = "tls_tunnel_"
+#: What all proxies beyond `limits.METRIC_PROXIES` are counted under.
+_OTHERS: Final = ("", "")
+
+#: Counters of the journal: its kind, the metric, its label, and what it says.
+_COUNTED: Final = (
+    ("handshakes", "handshakes", "result", "Handshakes with clients, by what came of them."),
+    ("refused", "refusals", "code", "Clients that a server refused, by the code that says why."),
+    ("disconnected", "sessions_ended", "reason", "Sessions that ended, by reason."),
+    ("taken over", "takeovers", "", "Sessions whose place a new connection of the client took."),
+    ("published", "publications", "", "Ports that were bound for a client."),
+    ("rejected", "proxies_rejected", "code", "Proxies that the server did not publish."),
+    ("connecting", "connect_attempts", "", "Attempts of the client to connect."),
+    ("connected", "connects", "", "Attempts that succeeded."),
+    ("lost", "disconnects", "reason", "Connections to the server that were lost, or not made."),
+)
+_OF_SERVER: Final = {
+    "handshakes",
+    "refused",
+    "disconnected",
+    "taken over",
+    "published",
+    "rejected",
+}
+_OF_CLIENT: Final = {"connecting", "connected", "lost", "refused", "published", "rejected"}
+
+
+class Metrics:
+    """What Prometheus may scrape of one program."""
+
+    def __init__(self, statistics: Statistics) -> None:
+        self._statistics = statistics
+
+    async def scrape(self, accept: str) -> tuple[bytes, str]:
+        """The text, and what kind of text it is.
+
+        The numbers are of one moment. The text takes thirty milliseconds for a thousand proxies,
+        and the system's part of it some more: that is a thread's work.
+
+        Args:
+          accept: the kinds that the one who asks understands, as HTTP says it.
+        """
+        encoder, content_type = choose_encoder(accept)
+        registry = CollectorRegistry()
+        registry.register(_Collected(tuple(self._metrics())))
+        ProcessCollector(registry=registry)
+        text = await trio.to_thread.run_sync(encoder, registry)
+        return text, content_type
+
+    def _metrics(self) -> Iterator[Metric]:
+        view = self._statistics.look()
+        yield from self._program(view)
+        yield from self._sums()
+        yield from self._links(view)
+        yield from _proxies(view, sent_is_delivered=self._statistics.role == "server")
+        yield from self._happened()
+        if self._statistics.role == "server":
+            yield from _server(view)
+        yield _histogram("rtt", "Round trips between client and server.", self._statistics.rtt)
+        yield _histogram(
+            "event_loop_lag", "How late the event loop wakes its tasks.", self._statistics.lag
+        )
+
+    def _program(self, view: ProgramView) -> Iterator[Metric]:
+        statistics = self._statistics
+        info = GaugeMetricFamily(f"{_PREFIX}build_info", "The program.", labels=["version", "role"])
+        info.add_metric([__version__, statistics.role], 1)
+        yield info
+        yield _gauge("ready", "1 if visitors can be served.", view.unready is None)
+        yield _gauge("start_time_seconds", "When it started, in Unix time.", statistics.started)
+        yield _gauge("sessions", "Connected pairs of client and server.", _sessions(view))
+
+    def _sums(self) -> Iterator[Metric]:
+        sums, server = self._statistics.ledger.statistics(), self._statistics.role == "server"
+        sent, received = (sums.delivered, sums.read) if server else (sums.read, sums.delivered)
+        yield _gauge("connections", "Visitors' connections, now.", sums.active)
+        yield _counter("connections_opened", "Visitors' connections.", sums.total)
+        yield _counter("sent_bytes", "Bytes towards visitors.", sent)
+        yield _counter("received_bytes", "Bytes from visitors.", received)
+
+    def _links(self, view: ProgramView) -> Iterator[Metric]:
+        links = [session.link for session in view.sessions if session.link is not None]
+        yield _gauge("streams", "Streams of all sessions.", sum(link.streams for link in links))
+        yield _gauge(
+            "queued_bytes",
+            "Bytes of visitors and services that wait for the connection between the programs.",
+            sum(link.queued for link in links),
+        )
+        yield _gauge(
+            "blocked_sessions",
+            "Sessions whose connection takes no more at this moment.",
+            sum(link.blocked for link in links),
+        )
+        waits = GaugeMetricFamily(
+            f"{_PREFIX}waiting_connections", "Connections by what they wait for.", labels=["on"]
+        )
+        for reason, count in self._statistics.look_at_connections().waits.items():
+            waits.add_metric([reason.value], count)
+        yield waits
+
+    def _happened(self) -> Iterator[Metric]:
+        counts = self._statistics.journal.counts
+        ours = _OF_SERVER if self._statistics.role == "server" else _OF_CLIENT
+        for kind, name, label, text in _COUNTED:
+            if kind not in ours:
+                continue
+            if not label:
+                yield _counter(name, text, counts[kind, ""])
+                continue
+            family = CounterMetricFamily(f"{_PREFIX}{name}", text, labels=[label])
+            for (counted, value), count in sorted(counts.items()):
+                if counted == kind:
+                    family.add_metric([value], count)
+            yield family
+
+
+@attrs.frozen(eq=False)
+class _Collected(Collector):
+    """Metrics of one moment, as a registry wants them."""
+
+    metrics: tuple[Metric, ...]
+
+    def collect(self) -> tuple[Metric, ...]:
+        return self.metrics
+
+    def describe(self) -> tuple[Metric, ...]:
+        return ()
+
+
+def _server(view: ProgramView) -> Iterator[Metric]:
+    turned_away = CounterMetricFamily(
+        f"{_PREFIX}turned_away", "Visitors and strangers turned away.", labels=["reason"]
+    )
+    for reason, count in view.rejected.items():
+        turned_away.add_metric([str(reason)], count)
+    yield turned_away
+    strangers = view.strangers or 0
+    yield _gauge("strangers", "Connections that have not proved anything yet.", strangers)
+    if view.certificate_until is not None:
+        yield _gauge(
+            "certificate_expiry_timestamp_seconds",
+            "When the certificate that is shown runs out, in Unix time.",
+            view.certificate_until,
+        )
+
+
+@attrs.define
+class _Sum:
+    """The proxies of one label."""
+
+    active: int = 0
+    total: int = 0
+    delivered: int = 0
+    read: int = 0
+    published: int = 0
+
+    def add(self, proxy: ProxyView) -> None:
+        counters = proxy.counters
+        self.active += counters.active
+        self.total += counters.total
+        self.delivered += counters.delivered
+        self.read += counters.read
+        self.published += bool(proxy.addresses)
+
+
+def _proxies(view: ProgramView, *, sent_is_delivered: bool) -> Iterator[Metric]:
+    """Each proxy by its client's name and its own; two clients may have the same name."""
+    sums: dict[tuple[str, str], _Sum] = {}
+    rtts: dict[str, float] = {}
+    for session in view.sessions:
+        if session.link and session.link.rtt is not None and len(rtts) < limits.METRIC_PROXIES:
+            rtts[session.client] = max(session.link.rtt, rtts.get(session.client, 0.0))
+        for proxy in session.proxies:
+            key = (session.client, proxy.name)
+            if key not in sums and len(sums) >= limits.METRIC_PROXIES:
+                key = _OTHERS
+            sums.setdefault(key, _Sum()).add(proxy)
+    rtt = GaugeMetricFamily(
+        f"{_PREFIX}session_rtt_seconds", "The last round trip of a client.", labels=["client"]
+    )
+    for client, seconds in rtts.items():
+        rtt.add_metric([client], seconds)
+    yield rtt
+    yield from _proxy_families(sums, sent_is_delivered=sent_is_delivered)
+
+
+def _proxy_families(
+    sums: dict[tuple[str, str], _Sum], *, sent_is_delivered: bool
+) -> Iterator[Metric]:
+    names = ["client", "proxy"]
+    published = GaugeMetricFamily(
+        f"{_PREFIX}proxy_published", "1 if the proxy is published.", labels=names
+    )
+    active = GaugeMetricFamily(
+        f"{_PREFIX}proxy_connections", "Connections of the proxy, now.", labels=names
+    )
+    total = CounterMetricFamily(
+        f"{_PREFIX}proxy_connections_opened", "Connections of the proxy.", labels=names
+    )
+    sent = CounterMetricFamily(
+        f"{_PREFIX}proxy_sent_bytes", "Bytes towards its visitors.", labels=names
+    )
+    received = CounterMetricFamily(
+        f"{_PREFIX}proxy_received_bytes", "Bytes from its visitors.", labels=names
+    )
+    for labels, one in sums.items():
+        towards, away = one.delivered, one.read
+        if not sent_is_delivered:
+            towards, away = away, towards
+        published.add_metric(labels, one.published)
+        active.add_metric(labels, one.active)
+        total.add_metric(labels, one.total)
+        sent.add_metric(labels, towards)
+        received.add_metric(labels, away)
+    yield from (published, active, total, sent, received)
+
+
+def _sessions(view: ProgramView) -> int:
+    return sum(session.link is not None for session in view.sessions)
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"{_PREFIX}{name}", text, value=float(value))
+
+
+def _counter(name: str, text: str, value: float) -> Metric:
+    return CounterMetricFamily(f"{_PREFIX}{name}", text, value=value)
+
+
+def _histogram(name: str, text: str, histogram: Histogram) -> Metric:
+    *counts, total = histogram.cumulated()
+    buckets: list[tuple[str, float]] = [
+        (str(bound), float(count)) for bound, count in zip(histogram.bounds, counts, strict=True)
+    ]
+    buckets.append(("+Inf", float(total)))
+    return HistogramMetricFamily(
+        f"{_PREFIX}{name}_seconds", text, buckets=buckets, sum_value=histogram.sum
+    )

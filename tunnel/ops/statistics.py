@@ -1,0 +1,241 @@
+"""A program's statistics as JSON: what `/stats`, `/status` and `/events` answer."""
+
+from __future__ import annotations
+
+import math
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal
+
+import attrs
+import trio
+
+from tunnel import limits
+from tunnel._version import __version__
+from tunnel.handles import (
+    ConnectionsView,
+    ConnectionView,
+    LinkView,
+    ProgramView,
+    ProxyView,
+    SessionView,
+)
+from tunnel.ops.events import Journal
+from tunnel.stats import Counters, Histogram, Ledger
+
+#: Round trips between two processes of one machine, across the earth, and by satellite and back.
+RTT_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+LAG_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+
+Json = dict[str, Any]
+
+
+@attrs.define(eq=False)
+class Statistics:
+    """Everything that can be asked of one running program.
+
+    Args:
+      role: whose program it is.
+      view: the program now.
+      connections: its connections now; this one takes some time where there are many.
+      counters: those of all its proxies; they are the view's.
+    """
+
+    role: Literal["server", "client"]
+    view: Callable[[], ProgramView]
+    connections: Callable[[], ConnectionsView]
+    counters: Callable[[], Iterable[Counters]]
+    journal: Journal = attrs.field(factory=Journal)
+    ledger: Ledger = attrs.field(factory=Ledger, init=False)
+    rtt: Histogram = attrs.field(factory=lambda: Histogram(RTT_BOUNDS), init=False)
+    lag: Histogram = attrs.field(factory=lambda: Histogram(LAG_BOUNDS), init=False)
+    #: Event loop lag: the last one, and the longest of each of the last seconds.
+    last_lag: float = attrs.field(default=0.0, init=False)
+    _lags: list[float] = attrs.field(factory=list, init=False)
+    started: float = attrs.field(factory=time.time, init=False)
+    #: Tells this process from the one before it.
+    process: str = attrs.field(factory=lambda: secrets.token_hex(8), init=False)
+    _seen: ConnectionsView | None = attrs.field(default=None, init=False)
+    _seen_at: float = attrs.field(default=-math.inf, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        # Or what a session carried since the last look would be missing in the sums.
+        self.journal.at_end = self._settle
+
+    def _settle(self) -> None:
+        self.ledger.look(self.counters())
+
+    def look(self) -> ProgramView:
+        """The program now; the sums include what it says."""
+        self._settle()
+        return self.view()
+
+    def look_at_connections(self) -> ConnectionsView:
+        """Its connections, as they were at most `limits.CONNECTIONS_LOOK` seconds ago."""
+        now = trio.current_time()
+        if self._seen is None or now >= self._seen_at + limits.CONNECTIONS_LOOK:
+            self._seen, self._seen_at = self.connections(), now
+        return self._seen
+
+    async def sample(self) -> None:
+        """Measure what can only be measured as time passes, until cancelled."""
+        rtt_at = due = trio.current_time()
+        while True:
+            due += limits.LAG_INTERVAL
+            await trio.sleep_until(due)
+            now = trio.current_time()
+            self._note_lag(now - due)
+            view = self.look()
+            if now >= rtt_at:
+                rtt_at = now + limits.RTT_INTERVAL
+                for session in view.sessions:
+                    if session.link is not None and session.link.rtt is not None:
+                        self.rtt.observe(session.link.rtt)
+            due = now
+
+    def _note_lag(self, lag: float) -> None:
+        self.last_lag = lag
+        self.lag.observe(lag)
+        self._lags = [*self._lags[-59:], lag]
+
+    # --- Answers -----------------------------------------------------------------------------
+
+    def stats(self) -> list[Json]:
+        """`/stats`: the proxies."""
+        return list(self._proxies(self.look()))
+
+    def status(self) -> Json:
+        """`/status`: everything that a page shows."""
+        view = self.look()
+        totals = self.ledger.statistics()
+        connected = [session for session in view.sessions if session.link is not None]
+        return {
+            "role": self.role,
+            "version": __version__,
+            "process": self.process,
+            "started": self.started,
+            "now": time.time(),
+            "ready": view.unready is None,
+            "state": view.state,
+            "name": view.sessions[0].client if self.role == "client" else None,
+            "server": view.server,
+            "addresses": [str(address) for address in view.addresses],
+            "loop_lag": self.last_lag,
+            "loop_lag_max": max(self._lags, default=0.0),
+            "certificate_expires": view.certificate_until,
+            "totals": {
+                "connections": totals.total,
+                "active_connections": totals.active,
+                "bytes_sent": self._sent(totals.delivered, totals.read),
+                "bytes_received": self._sent(totals.read, totals.delivered),
+                "sessions": len(connected),
+            },
+            "rejected": dict(view.rejected),
+            "sessions": [_session(session, session.link) for session in connected if session.link],
+            "proxies": list(self._proxies(view)),
+            "connections": self._connections(self.look_at_connections()),
+        }
+
+    def events(self, after: int) -> Json:
+        """`/events`: what happened since the event of that number."""
+        return {
+            "process": self.process,
+            "last": self.journal.last,
+            "events": [
+                {
+                    "id": event.number,
+                    "time": event.time,
+                    "kind": event.kind,
+                    "text": event.text,
+                    "level": event.level,
+                    "details": event.details,
+                }
+                for event in self.journal.since(after)
+            ],
+        }
+
+    def _sent(self, delivered: int, read: int) -> int:
+        """Of two numbers the one that means "towards the visitor", here and on the other side."""
+        return delivered if self.role == "server" else read
+
+    def _proxies(self, view: ProgramView) -> Iterator[Json]:
+        for session in view.sessions:
+            for proxy in session.proxies:
+                if self.role == "client":
+                    yield self._client_proxy(session, proxy)
+                elif proxy.addresses:
+                    yield self._server_proxy(session, proxy)
+
+    def _server_proxy(self, session: SessionView, proxy: ProxyView) -> Json:
+        return {
+            "name": proxy.name,
+            "publish_addr": proxy.host,
+            "publish_port": proxy.addresses[0].port,
+            "local_port": proxy.local_port,
+            **self._both(session, proxy),
+        }
+
+    def _client_proxy(self, session: SessionView, proxy: ProxyView) -> Json:
+        return {
+            "name": proxy.name,
+            "proxy_type": "tcp",
+            "bind_addr": proxy.host,
+            "bind_port": proxy.addresses[0].port if proxy.addresses else proxy.port,
+            "target_addr": proxy.target,
+            "target_port": proxy.local_port,
+            "status": "published" if proxy.addresses else "waiting",
+            **self._both(session, proxy),
+        }
+
+    def _both(self, session: SessionView, proxy: ProxyView) -> Json:
+        counters = proxy.counters
+        return {
+            "total_connections": counters.total,
+            "active_connections": counters.active,
+            "bytes_sent": self._sent(counters.delivered, counters.read),
+            "bytes_received": self._sent(counters.read, counters.delivered),
+            "start_time": proxy.start_time,
+            "client": session.client,
+            "session": session.session,
+            "rtt": session.link.rtt if session.link else None,
+            "addresses": [str(address) for address in proxy.addresses],
+        }
+
+    def _connections(self, view: ConnectionsView) -> Json:
+        return {
+            "total": view.total,
+            "waits": {reason.value: count for reason, count in view.waits.items()},
+            "shown": [self._connection(client, one) for client, one in view.shown],
+        }
+
+    def _connection(self, client: str, one: ConnectionView) -> Json:
+        sent, received = one.delivered, one.read
+        if self.role == "client":
+            sent, received = received, sent
+        return {
+            "connection": one.connection,
+            "proxy": one.proxy,
+            "client": client,
+            "visitor": one.visitor,
+            "waits": one.waits,
+            "parked": one.parked,
+            "queued": one.queued,
+            "sent": sent,
+            "received": received,
+        }
+
+
+def _session(session: SessionView, link: LinkView) -> Json:
+    return {
+        "session": session.session,
+        "client": session.client,
+        "address": session.address,
+        "since": session.since,
+        "rtt": link.rtt,
+        "connections": link.connections,
+        "streams": link.streams,
+        "queued": link.queued,
+        "blocked": link.blocked,
+        "proxies": sum(1 for proxy in session.proxies if proxy.addresses),
+    }

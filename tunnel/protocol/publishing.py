@@ -1,0 +1,202 @@
+"""What a client wants published, and what becomes of it: at first, and while it is connected."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar, Final
+
+import attrs
+
+from tunnel import limits
+from tunnel.errors import RemoteProtocolError
+from tunnel.model import Address, RejectionCode
+from tunnel.protocol import fields
+from tunnel.protocol.framing import Json
+
+_U32: Final = 2**32 - 1
+
+
+@attrs.frozen
+class ProxyRequest:
+    """One proxy of `Configure`; `preferred_port` is a wish where `publish_port` is 0.
+
+    `local_port` is for the server's statistics only; `allow_from` empty is everybody.
+    """
+
+    name: str
+    publish_addr: str
+    publish_port: int
+    preferred_port: int = 0
+    local_port: int = 0
+    allow_from: tuple[str, ...] = ()
+
+    def to_json(self) -> Json:
+        """An entry of `proxies`."""
+        return {key: value for key, value in attrs.asdict(self).items() if value != ()}
+
+    @classmethod
+    def from_json(cls, message: Json) -> ProxyRequest:
+        """Read an entry of `proxies`."""
+        return cls(
+            fields.name(message, "name"),
+            fields.host(message, "publish_addr"),
+            fields.integer(message, "publish_port", 0, 65535),
+            fields.integer(message, "preferred_port", 0, 65535, 0),
+            fields.integer(message, "local_port", 0, 65535, 0),
+            fields.networks(message, "allow_from"),
+        )
+
+
+@attrs.frozen
+class Configure:
+    """4, client to server."""
+
+    kind: ClassVar = "configure"
+    proxies: tuple[ProxyRequest, ...]
+
+    def to_json(self) -> Json:
+        """The message's keys."""
+        return {"proxies": [proxy.to_json() for proxy in self.proxies], "visitors": []}
+
+    @classmethod
+    def from_json(cls, message: Json) -> Configure:
+        """Read the message's keys."""
+        entries = fields.objects(message, "proxies", limits.MAX_PROXIES)
+        fields.objects(message, "visitors", limits.MAX_PROXIES, [])
+        proxies = tuple(map(ProxyRequest.from_json, entries))
+        _each_once("name", [proxy.name for proxy in proxies])
+        return cls(proxies)
+
+
+@attrs.frozen
+class Bound:
+    """A proxy is published, at these addresses; in `configured`, or a notice later."""
+
+    kind: ClassVar = "bound"
+    proxy_id: int
+    addresses: tuple[Address, ...]
+
+    def to_json(self) -> Json:
+        """The message's keys."""
+        addresses = [{"host": a.host, "port": a.port} for a in self.addresses]
+        return {"id": self.proxy_id, "bound": addresses}
+
+    @classmethod
+    def from_json(cls, message: Json) -> Bound:
+        """Read the message's keys."""
+        addresses = fields.objects(message, "bound", 8)
+        if not addresses:
+            raise RemoteProtocolError("bound is empty")
+        return cls(fields.integer(message, "id", 0, _U32), tuple(map(fields.address, addresses)))
+
+
+@attrs.frozen
+class Rejected:
+    """A proxy is not published, and why; in an answer, or a notice when it no longer is.
+
+    The server keeps trying if the code `passes`.
+    """
+
+    kind: ClassVar = "rejected"
+    proxy_id: int
+    code: RejectionCode
+    text: str
+
+    def to_json(self) -> Json:
+        """The message's keys."""
+        text = fields.harmless(self.text)
+        return {"id": self.proxy_id, "rejected": {"code": self.code, "text": text}}
+
+    @classmethod
+    def from_json(cls, message: Json) -> Rejected:
+        """Read the message's keys."""
+        rejected = message.get("rejected")
+        if type(rejected) is not dict:
+            raise RemoteProtocolError("an answer is neither bound nor rejected")
+        return cls(
+            fields.integer(message, "id", 0, _U32),
+            fields.code(rejected, RejectionCode, RejectionCode.INTERNAL),
+            fields.harmless(fields.text(rejected, "text", 1024)),
+        )
+
+
+@attrs.frozen
+class Configured:
+    """5, server to client: an answer for each proxy, in the order of `Configure`."""
+
+    kind: ClassVar = "configured"
+    answers: tuple[Bound | Rejected, ...]
+
+    def to_json(self) -> Json:
+        """The message's keys."""
+        return {"proxies": [answer.to_json() for answer in self.answers]}
+
+    @classmethod
+    def from_json(cls, message: Json) -> Configured:
+        """Read the message's keys."""
+        return cls(_answers(message))
+
+
+@attrs.frozen
+class Reconfigure:
+    """Client to server, while connected: what it no longer wants published, and what else it does.
+
+    Args:
+      remove: ids of proxies; their ports are free before the answer comes, and before others are
+        bound.
+      proxies: by id. The id of a proxy that is there changes it in place: only what leaves its
+        port as it is may differ. A new one has an id greater than every id before.
+    """
+
+    kind: ClassVar = "reconfigure"
+    remove: tuple[int, ...]
+    proxies: tuple[tuple[int, ProxyRequest], ...]
+
+    def to_json(self) -> Json:
+        """The message's keys."""
+        proxies = [{"id": number} | proxy.to_json() for number, proxy in self.proxies]
+        return {"remove": list(self.remove), "proxies": proxies}
+
+    @classmethod
+    def from_json(cls, message: Json) -> Reconfigure:
+        """Read the message's keys."""
+        remove = fields.integers(message, "remove", limits.MAX_PROXIES, 0, _U32)
+        proxies = tuple(
+            (fields.integer(entry, "id", 0, _U32), ProxyRequest.from_json(entry))
+            for entry in fields.objects(message, "proxies", limits.MAX_PROXIES)
+        )
+        _each_once("id", [*remove, *(number for number, _ in proxies)])
+        _each_once("name", [proxy.name for _, proxy in proxies])
+        return cls(remove, proxies)
+
+
+@attrs.frozen
+class Reconfigured:
+    """Server to client: an answer for each proxy of `Reconfigure`, in the same order."""
+
+    kind: ClassVar = "reconfigured"
+    answers: tuple[Bound | Rejected, ...]
+
+    def to_json(self) -> Json:
+        """The message's keys."""
+        return {"proxies": [answer.to_json() for answer in self.answers]}
+
+    @classmethod
+    def from_json(cls, message: Json) -> Reconfigured:
+        """Read the message's keys."""
+        return cls(_answers(message))
+
+
+def _answers(message: Json) -> tuple[Bound | Rejected, ...]:
+    answers: list[Bound | Rejected] = [
+        Bound.from_json(entry) if "bound" in entry else Rejected.from_json(entry)
+        for entry in fields.objects(message, "proxies", limits.MAX_PROXIES)
+    ]
+    _each_once("id", [answer.proxy_id for answer in answers])
+    return tuple(answers)
+
+
+def _each_once(key: str, values: Iterable[object]) -> None:
+    values = list(values)
+    if len(set(values)) != len(values):
+        raise RemoteProtocolError(f"proxies has the same {key} twice")
