@@ -83,7 +83,7 @@ async def test_a_server_from_start_to_end(tmp_path, certificate, terminal):
         server = await place.start_server(stats_port=0)
         url = url_of(server)
         _, [address] = await place.publish({"local_port": port, "name": "web"})
-        top = terminal("-u", url, "-i", "0.2")
+        top = terminal("-u", url, "-i", "0.2", width=140)  # with the totals
         await top.wait_for(r"^1 client, 1 proxy, 0 connections")
         async with await visit(address) as visitor:
             await visitor.send_all(b"x" * 5000)
