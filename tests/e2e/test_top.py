@@ -19,6 +19,9 @@ pytestmark = [
 ]
 
 
+_OWN_SIZE = ("COLUMNS", "LINES")
+
+
 class Terminal:
     """A tmux server of its own with one window, in which a command runs."""
 
@@ -31,7 +34,9 @@ class Terminal:
         self._tmux("-f", "/dev/null", "new-session", "-d", *size, shell)
 
     def _tmux(self, *words):
-        environ = os.environ | {"LC_ALL": "C.UTF-8"}
+        # (A test runner may set how wide it is itself.)
+        inherited = {key: value for key, value in os.environ.items() if key not in _OWN_SIZE}
+        environ = inherited | {"LC_ALL": "C.UTF-8"}
         command = ["tmux", "-u", "-S", self._socket, *words]
         return subprocess.run(command, check=True, capture_output=True, text=True, env=environ)
 
