@@ -298,3 +298,33 @@ async def test_what_waits_for_a_full_link_is_not_overwritten(contexts, monkeypat
             while len(received) < len(expected):
                 received += await stream.receive_some()
             assert received == expected
+
+
+async def test_the_last_bytes_and_the_end_are_one_turn(contexts, monkeypatch):
+    async with carried(contexts) as hub:
+        outside, stream = await hub.connect()
+        await wait_all_tasks_blocked()
+        turns = hub.count_turns(monkeypatch)
+        outside.sendall(b"the last")
+        outside.shutdown(socket.SHUT_WR)
+        assert await stream.receive_some() == b"the last"
+        assert await stream.receive_some() == b""
+        assert len(turns) == 1
+
+
+async def test_a_look_takes_what_a_new_socket_has_brought(contexts):
+    async with carried(contexts) as hub:
+        outside, stream = await hub.connect()
+        outside.sendall(b"hello")
+        hub.hub.look()
+        hub.pair.server.flush()
+        await trio.lowlevel.checkpoint()
+        with pytest.raises(BlockingIOError):
+            hub.endpoint(outside)._sock.recv(1)
+        assert await stream.receive_some() == b"hello"
+
+
+async def test_a_look_before_the_first_socket_sees_nothing(contexts):
+    async with carried(contexts) as hub:
+        hub.hub.look()
+        assert hub.hub._epoll is None

@@ -169,8 +169,19 @@ def test_a_burst_takes_what_waits(sockets):
     accepted = list(accept_burst(Listener(*sockets[:3])))
     assert accepted == sockets[:3]
     assert all(not sock.getblocking() for sock in accepted)
-    assert all(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for sock in accepted)
     assert list(accept_burst(Listener())) == []
+
+
+def test_what_is_accepted_delays_nothing_and_is_asked_for_a_sign_of_life():
+    [listener] = open_listeners("127.0.0.1", 0)
+    with listener, socket.create_connection(listener.getsockname()):
+        [accepted] = accept_burst(listener)
+        with accepted:
+            assert not accepted.getblocking()
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            idle = accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
+            assert idle == limits.TCP_KEEPALIVE_IDLE
 
 
 def test_a_burst_has_an_end(sockets):

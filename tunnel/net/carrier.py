@@ -84,6 +84,13 @@ class Carrier(ABC):
           finished: the peer's end of the stream has come as well.
         """
 
+    @abstractmethod
+    def look(self) -> None:
+        """Take what adopted sockets have brought by now; flush the link after it.
+
+        For whoever adopts many at once: their first bytes then travel with their streams' opening.
+        """
+
     def started(self) -> None:
         """One connection more."""
         self.count += 1

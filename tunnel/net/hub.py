@@ -28,6 +28,9 @@ _IN = select.EPOLLIN
 _OUT = select.EPOLLOUT
 _ERR = select.EPOLLERR
 _HUP = select.EPOLLHUP
+#: The peer has sent its FIN: asked for with `_IN`, so that its last bytes and its end are one turn.
+_RDHUP = select.EPOLLRDHUP
+_READ = _IN | _RDHUP
 
 
 class Hub(Carrier):
@@ -53,6 +56,11 @@ class Hub(Carrier):
                 self._epoll = None
                 for endpoint in list(self._sockets.values()):
                     endpoint.fail(ResetCode.LINK_LOST)
+
+    def look(self) -> None:
+        """See `Carrier`."""
+        if self._epoll is not None:
+            self._serve()
 
     def _ensure_epoll(self) -> select.epoll | None:
         """The epoll, and the task that waits for it; None if the link carries no sockets now."""
@@ -104,7 +112,7 @@ class Hub(Carrier):
         try:
             epoll = self._ensure_epoll()
             if epoll is not None:
-                epoll.register(sock.fileno(), _IN)
+                epoll.register(sock.fileno(), _READ)
         except OSError:
             # No descriptor for the epoll (its first socket has taken the last), or no memory. That
             # is this visitor's end, and nobody else's.
@@ -155,7 +163,7 @@ class SocketEndpoint(Endpoint):
         self._stream_id = stream_id
         self._visit = visit
         #: What epoll watches the socket for; None if it is not registered.
-        self._mask: int | None = _IN
+        self._mask: int | None = _READ
         #: Bytes of the stream that the socket has not taken.
         self._parked: bytearray | None = None
         self._peer_finished = False
@@ -178,6 +186,8 @@ class SocketEndpoint(Endpoint):
             return
         if events & _IN:
             self._read()
+            if events & _RDHUP:
+                self._read_on()
         elif events & _HUP:
             # Reported whether asked for or not, again and again: look away until there is room.
             self._watch(None)
@@ -185,7 +195,7 @@ class SocketEndpoint(Endpoint):
     def _read(self) -> None:
         room = self._link.room(self._stream_id)
         if not room:
-            self._stop_watching(_IN)  # `resume` watches again
+            self._stop_watching(_READ)  # `resume` watches again
             return
         free = self._hub.free
         try:
@@ -202,13 +212,22 @@ class SocketEndpoint(Endpoint):
         else:
             self._read_all = True
             self._link.send_eof(self._stream_id)
-            self._stop_watching(_IN)
-            self._close_if_done()
+            if not self._close_if_done():
+                self._stop_watching(_READ)
+
+    def _read_on(self) -> None:
+        """The end was announced: it may come next, and then needs no turn of its own."""
+        if (
+            not self._read_all
+            and self._sock.fileno() >= 0
+            and len(self._hub.free) >= limits.HUB_CHUNK
+        ):
+            self._read()
 
     def resume(self) -> None:
         """See `Endpoint`."""
         if not self._read_all:
-            self._watch((self._mask or 0) | _IN)
+            self._watch((self._mask or 0) | _READ)
 
     # --- To the socket -----------------------------------------------------------------------
 
@@ -266,11 +285,13 @@ class SocketEndpoint(Endpoint):
         self._shut = True
         self._close_if_done()
 
-    def _close_if_done(self) -> None:
-        if self._read_all and self._shut:
+    def _close_if_done(self) -> bool:
+        done = self._read_all and self._shut
+        if done:
             finish_on_close(self._sock)
             self._link.detach(self._stream_id)
             self._close(None)
+        return done
 
     def reset(self, code: int) -> None:
         """See `Endpoint`: a reset stays a reset."""

@@ -13,7 +13,7 @@ import trio
 
 from tunnel import limits
 from tunnel.model import ANY
-from tunnel.net.transport import keep_alive, prepare
+from tunnel.net.transport import keep_alive, no_delay
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +22,9 @@ _NO_SUCH_FAMILY = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPOR
 #: The process, or the machine, has no descriptor or memory left; this passes.
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _EVERYWHERE = ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::"))  # noqa: S104  # asked for
+#: What is accepted has the listener's options, at no cost for each (Linux: `sk_clone_lock` in
+#: net/core/sock.c copies them).
+_INHERITED = sys.platform == "linux"
 #: How often another port is tried if one that is free on IPv4 is taken on IPv6.
 _PORT_TRIES = 10
 
@@ -78,7 +81,8 @@ def _listen(family: socket.AddressFamily, host: str, port: int) -> socket.socket
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        keep_alive(sock)  # what is accepted here inherits it
+        keep_alive(sock)
+        no_delay(sock)
         sock.bind((host, port))
         sock.listen(limits.LISTEN_BACKLOG)
     except BaseException:
@@ -109,7 +113,10 @@ def accept_burst(listener: socket.socket) -> Iterator[socket.socket]:
     for _ in range(limits.ACCEPT_BURST):
         try:
             sock, _address = listener.accept()
-            prepare(sock)
+            sock.setblocking(False)
+            if not _INHERITED:
+                keep_alive(sock)
+                no_delay(sock)
         except BlockingIOError:
             return
         except OSError as error:

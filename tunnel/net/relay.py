@@ -42,6 +42,9 @@ class Relay(Carrier):
         visit.begin()
         self.link.spawn(self._carry, sock, stream, visit)
 
+    def look(self) -> None:
+        """See `Carrier`: each connection has a task of its own that looks."""
+
     async def _carry(self, sock: socket.socket, stream: MuxStream, visit: Visit) -> None:
         code: ResetCode | None = ResetCode.LINK_LOST
         try:

@@ -36,16 +36,20 @@ def reset_on_close(sock: socket.socket) -> None:
 
 def finish_on_close(sock: socket.socket) -> None:
     """From now on closing the socket sends what is unsent, then FIN."""
-    with contextlib.suppress(OSError):
+    try:  # noqa: SIM105  # `suppress` would cost more than the call
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _GRACEFUL)
+    except OSError:
+        pass
 
 
 def set_option(sock: socket.socket, level: int, option: str, value: int) -> None:
     """Set an option by its name, where the platform has it and the socket takes it."""
     number = getattr(socket, option, None)
     if number is not None:
-        with contextlib.suppress(OSError):
+        try:  # noqa: SIM105  # `suppress` would cost more than the call
             sock.setsockopt(level, number, value)
+        except OSError:
+            pass
 
 
 def keep_alive(sock: socket.socket) -> None:
@@ -63,6 +67,11 @@ def keep_alive(sock: socket.socket) -> None:
 def prepare(sock: socket.socket) -> None:
     """What every TCP socket here wants: no blocking, no delay of small segments."""
     sock.setblocking(False)
+    no_delay(sock)
+
+
+def no_delay(sock: socket.socket) -> None:
+    """Have TCP send small segments at once."""
     set_option(sock, socket.IPPROTO_TCP, "TCP_NODELAY", 1)
 
 
