@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tunnel.stats import Counters, CountersStatistics, Histogram, Ledger
+from tunnel.stats import Counters, CountersStatistics, Histogram, Ledger, Meter
 
 
 def carried(total, delivered, read, active=0):
@@ -57,3 +57,51 @@ def test_a_histogram_counts_what_is_at_most_each_bound():
         histogram.observe(value)
     assert histogram.cumulated() == [2, 3, 4]
     assert histogram.sum == 6.0
+
+
+def metered(proxy):
+    meter = Meter(proxy)
+    meter.opened()
+    return meter
+
+
+def test_a_proxy_has_what_its_meters_count_while_they_count():
+    proxy = Counters()
+    one, other = metered(proxy), metered(proxy)
+    one.delivered += 5
+    one.read += 7
+    other.delivered += 100
+    assert (one.delivered, one.read, other.delivered, other.read) == (5, 7, 100, 0)
+    assert proxy.statistics() == CountersStatistics(2, 2, 105, 7)
+    one.delivered += 1
+    assert proxy.statistics() == CountersStatistics(2, 2, 106, 7)
+    one.closed()
+    other.closed()
+    assert proxy.statistics() == CountersStatistics(0, 2, 106, 7)
+
+
+def test_a_meter_that_has_ended_is_kept_by_nobody():
+    proxy = Counters()
+    meter = metered(proxy)
+    meter.read += 3
+    meter.closed()
+    assert not proxy.meters
+    meter.read += 3  # too late
+    assert proxy.statistics() == CountersStatistics(0, 1, 0, 3)
+
+
+def test_a_ledger_sees_what_meters_have_counted_since_it_looked():
+    ledger, proxy = Ledger(), Counters()
+    meter = metered(proxy)
+    meter.read += 1
+    ledger.look([proxy])
+    assert proxy.read == 1
+    meter.read += 3
+    assert ledger.statistics() == CountersStatistics(1, 1, 0, 4)
+    meter.delivered += 2
+    ledger.look([])  # withdrawn, and the connection goes on
+    meter.delivered += 3
+    assert ledger.statistics() == CountersStatistics(1, 1, 5, 4)
+    meter.closed()
+    ledger.look([])
+    assert ledger.statistics() == CountersStatistics(0, 1, 5, 4)

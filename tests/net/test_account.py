@@ -1,31 +1,14 @@
 from __future__ import annotations
 
-import attrs
 import pytest
 import trio
 
 from tunnel.model import Address, ResetCode
-from tunnel.net.account import Account, Meter, how
+from tunnel.net.account import Account, how
 from tunnel.net.carrier import Visit
-from tunnel.stats import Counters
+from tunnel.stats import Counters, Meter
 
 VISITOR = Address("192.0.2.1", 50000)
-
-
-def test_a_meter_adds_to_its_proxy_as_bytes_come():
-    proxy = Counters()
-    one, other = Meter(proxy), Meter(proxy)
-    one.opened()
-    other.opened()
-    one.delivered += 5
-    one.read += 7
-    other.delivered += 100
-    assert (one.delivered, one.read, other.delivered, other.read) == (5, 7, 100, 0)
-    assert proxy.statistics() == attrs.evolve(
-        proxy.statistics(), active=2, total=2, delivered=105, read=7
-    )
-    one.closed()
-    assert proxy.active == 1
 
 
 @pytest.mark.parametrize(("here", "sent", "received"), [(True, 3, 40), (False, 40, 3)])

@@ -11,12 +11,12 @@ import trio
 
 from tunnel.errors import RemoteProtocolError
 from tunnel.model import ResetCode
-from tunnel.net.account import Account, Audit, Meter
+from tunnel.net.account import Account, Audit
 from tunnel.net.carrier import Visit
 from tunnel.net.endpoint import Endpoint
 from tunnel.net.link import Link
 from tunnel.protocol.preamble import Preamble, PreambleDecoder
-from tunnel.stats import Counters
+from tunnel.stats import Counters, Meter
 
 
 class Visited(Protocol):

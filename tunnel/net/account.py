@@ -9,7 +9,7 @@ import attrs
 import trio
 
 from tunnel.model import Address, ResetCode
-from tunnel.stats import Counters
+from tunnel.stats import Meter
 
 
 @attrs.frozen
@@ -44,45 +44,6 @@ Audit: TypeAlias = Callable[[Record], None]
 def how(code: ResetCode | None) -> str:
     """How a connection ended, in words; None is cleanly."""
     return "finished" if code is None else code.text
-
-
-class Meter(Counters):
-    """Counts what one connection carries, and adds it to what its proxy does as it comes."""
-
-    __slots__ = ("_delivered", "_proxy", "_read")
-
-    def __init__(self, proxy: Counters) -> None:
-        self._proxy = proxy
-        self._delivered = 0
-        self._read = 0
-
-    @property
-    def delivered(self) -> int:
-        """Bytes out of the tunnel."""
-        return self._delivered
-
-    @delivered.setter
-    def delivered(self, value: int) -> None:
-        self._proxy.delivered += value - self._delivered
-        self._delivered = value
-
-    @property
-    def read(self) -> int:
-        """Bytes into the tunnel."""
-        return self._read
-
-    @read.setter
-    def read(self, value: int) -> None:
-        self._proxy.read += value - self._read
-        self._read = value
-
-    def opened(self) -> None:
-        """See `Counters`."""
-        self._proxy.opened()
-
-    def closed(self) -> None:
-        """See `Counters`."""
-        self._proxy.closed()
 
 
 @attrs.define(eq=False)

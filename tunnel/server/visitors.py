@@ -15,13 +15,13 @@ import attrs
 
 from tunnel import limits
 from tunnel.model import Address, Network, ResetCode, within
-from tunnel.net.account import Account, Audit, Meter, Record
+from tunnel.net.account import Account, Audit, Record
 from tunnel.net.carrier import Visit
 from tunnel.net.listen import Shortage
 from tunnel.net.transport import reset_on_close
 from tunnel.server.admission import network
 from tunnel.server.complaints import Complaints
-from tunnel.stats import Counters, Reason, Tally
+from tunnel.stats import Counters, Meter, Reason, Tally
 
 logger = logging.getLogger(__name__)
 
