@@ -19,7 +19,9 @@ FLOORS = [
     {"store", "net"},
     {"server", "client", "ops"},
     {"programs"},
-    {"api"},
+    {"api", "quick"},
+    {"library"},
+    {"blocking", "testing"},
     {"cli"},
     {"__main__", "__init__"},
 ]

@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 async def run_server(
     config: ServerConfig,
     *,
-    source: Path,
+    source: Path | None = None,
     task_status: trio.TaskStatus[ServerHandle] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Run a server until it is drained or cancelled; every port is free when it returns.
@@ -69,21 +69,37 @@ async def run_server(
 async def run_client(
     config: ClientConfig,
     *,
-    source: Path,
+    source: Path | None = None,
     task_status: trio.TaskStatus[ClientHandle] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Run a client until it is cancelled, reconnecting for ever.
 
     Args:
       config: what the file says.
-      source: the file, which its paths are relative to, and which tells this client from others.
+      source: the file, which its paths are relative to, and which tells this client from others;
+        without one they are relative to the working directory, and the client is a new one.
       task_status: told a `ClientHandle` at once; wait for its `state` to be connected.
 
     Raises:
       TunnelError: it could not start; says why and what to do.
     """
+    client = make_client(config, source)
+    await run_made_client(client, config, source=source, task_status=task_status)
+
+
+async def run_made_client(
+    client: Client,
+    config: ClientConfig,
+    *,
+    source: Path | None,
+    task_status: trio.TaskStatus[ClientHandle] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """The same for whoever has something to do with the client itself, which `make_client` made.
+
+    Raises:
+      TunnelError: it could not start; or why it ended, if `Client.gives_up` says so.
+    """
     with asked_for(config, source) as stats, _audit(config, source) as audit:
-        client = _prepare_client(config, source)
         program = ClientProgram(client)
         run: Callable[..., Awaitable[None]] = program.run
         if audit is not None:
@@ -92,7 +108,9 @@ async def run_client(
         await observed(run, program, stats, task_status)
 
 
-async def change_server(handle: ServerHandle, config: ServerConfig, *, source: Path) -> None:
+async def change_server(
+    handle: ServerHandle, config: ServerConfig, *, source: Path | None = None
+) -> None:
     """Have a running server do what another configuration says, and read its certificate again.
 
     Every session goes on but those whose key is not known any more. If cancelled, nothing changes.
@@ -117,7 +135,7 @@ async def change_server(handle: ServerHandle, config: ServerConfig, *, source: P
 
 
 async def change_client(
-    handle: ClientHandle, config: ClientConfig, *, source: Path, anew: bool = False
+    handle: ClientHandle, config: ClientConfig, *, source: Path | None = None, anew: bool = False
 ) -> None:
     """Have a running client do what another configuration says; returns before it is all done.
 
@@ -132,7 +150,7 @@ async def change_client(
     Raises:
       TunnelError: it cannot be used; nothing has changed.
     """
-    other = await trio.to_thread.run_sync(_prepare_client, config, source)
+    other = await trio.to_thread.run_sync(make_client, config, source)
     handle.change(other, anew=anew)
 
 
@@ -140,9 +158,9 @@ async def change_client(
 
 
 def _prepare_server(
-    config: ServerConfig, source: Path, stats: list[socket.socket]
+    config: ServerConfig, source: Path | None, stats: list[socket.socket]
 ) -> tuple[Server, list[socket.socket], CertificateKeeper]:
-    beside = source.absolute().parent
+    beside = store.directory_of(source)
     verifiers = _verifiers(config, source)
     certificate = _certificate(config, beside)
     listeners = _listen(config)
@@ -169,7 +187,7 @@ def _policy(config: ServerConfig) -> Policy:
     )
 
 
-def _verifiers(config: ServerConfig, source: Path) -> list[Verifier]:
+def _verifiers(config: ServerConfig, source: Path | None) -> list[Verifier]:
     """What the server keeps of each key: of the one that all share, if it is there, comes first."""
     entries: dict[str, ServerConfig | IdentityConfig] = {}
     if config.auth_key is not None or config.auth_key_file is not None:
@@ -178,13 +196,17 @@ def _verifiers(config: ServerConfig, source: Path) -> list[Verifier]:
     places: dict[Verifier, str] = {}
     for place, entry in entries.items():
         try:
-            other = places.setdefault(_verifier(entry, source.absolute().parent), place)
+            other = places.setdefault(_verifier(entry, store.directory_of(source)), place)
         except TunnelError as error:
-            raise ConfigError(str(source), [Fault(None, place, str(error))]) from error
+            raise _fault(source, place, str(error)) from error
         if other != place:
             message = f"{other} has the same key: give each client a key of its own"
-            raise ConfigError(str(source), [Fault(None, place, message)])
+            raise _fault(source, place, message)
     return list(places)
+
+
+def _fault(source: Path | None, place: str, message: str) -> ConfigError:
+    return ConfigError(str(source or "configuration"), [Fault(None, place, message)])
 
 
 def _verifier(entry: ServerConfig | IdentityConfig, beside: Path) -> Verifier:
@@ -239,14 +261,18 @@ def _listen(config: ServerConfig) -> list[socket.socket]:
 # --- The client's parts -----------------------------------------------------------------------
 
 
-def _prepare_client(config: ClientConfig, source: Path) -> Client:
-    beside = source.absolute().parent
-    state_dir = store.state_directory(config.state_dir, beside=beside, environ=os.environ)
+def make_client(config: ClientConfig, source: Path | None) -> Client:
+    """A client that is not run yet. Deriving a key that people made up takes a tenth of a second.
+
+    Raises:
+      TunnelError: it cannot be used; says why and what to do.
+    """
+    beside = store.directory_of(source)
     return Client(
         _dialler(config, beside),
         _keys(config, beside),
         config.name or _host_name(),
-        config.client_id or store.client_id(state_dir, source),
+        config.client_id or _client_id(config, source),
         tuple(_local_proxy(proxy, config) for proxy in config.proxies),
         connect_timeout=config.connect_timeout,
         reconnect_delay=config.reconnect_delay,
@@ -254,6 +280,14 @@ def _prepare_client(config: ClientConfig, source: Path) -> Client:
         keepalive_interval=config.keepalive_interval,
         keepalive_timeout=config.keepalive_timeout,
     )
+
+
+def _client_id(config: ClientConfig, source: Path | None) -> str:
+    if source is None:
+        return secrets.token_hex(16)
+    beside = store.directory_of(source)
+    state_dir = store.state_directory(config.state_dir, beside=beside, environ=os.environ)
+    return store.client_id(state_dir, source)
 
 
 def _host_name() -> str:
@@ -305,6 +339,6 @@ def _path(named: str | None, beside: Path) -> Path | None:
 
 
 def _audit(
-    config: ServerConfig | ClientConfig, source: Path
+    config: ServerConfig | ClientConfig, source: Path | None
 ) -> contextlib.AbstractContextManager[Writer | None]:
-    return open_audit(config.audit_log, beside=source.absolute().parent)
+    return open_audit(config.audit_log, beside=store.directory_of(source))

@@ -30,6 +30,10 @@ class LinkLost(TunnelError):
     """The connection between client and server ended; `str()` says why, for a log line."""
 
 
+class Untrusted(LinkLost):
+    """Something answers at the server's address, and proves not to be the server that is meant."""
+
+
 class Refused(TunnelError):
     """The server said no.
 
@@ -44,6 +48,20 @@ class Refused(TunnelError):
         self.code = code
         self.text = text
         self.retry_after = retry_after
+
+
+class PublishError(TunnelError):
+    """The server does not publish a proxy.
+
+    Args:
+      code: one of the codes of `docs/protocol.md`, for programs.
+      text: the reason, for people.
+    """
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+        self.text = text
 
 
 @attrs.frozen

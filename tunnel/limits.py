@@ -36,9 +36,10 @@ FAILURES_HALF_LIFE: Final = 300.0
 TRUST_LASTS: Final = 600.0
 #: A frame from a peer that has proved nothing. The largest honest one (2a) is under 1 KiB.
 MAX_FRAME_BEFORE_AUTHENTICATION: Final = 4 * KIB
-#: A frame from a peer that has. The largest honest one is a `configured` that rejects 256 proxies
-#: with texts of 200 characters of four bytes each: 220 KiB.
-MAX_FRAME_AFTER_AUTHENTICATION: Final = 256 * KIB
+#: A frame from a peer that has. The largest honest one is a `configure` with everything that the
+#: bounds below allow, in names of 64 Chinese characters: 440 KiB. (A `configured` that rejects 256
+#: proxies with texts of 200 characters of four bytes each has 220 KiB.)
+MAX_FRAME_AFTER_AUTHENTICATION: Final = 512 * KIB
 #: How much a refusing side reads and drops, so that its refusal is not overtaken by a reset:
 #: a close with unread bytes in the kernel sends RST, which discards what was sent before it.
 REFUSAL_DRAIN_BYTES: Final = 64 * KIB
@@ -67,6 +68,11 @@ MAX_ALLOW_FROM: Final = 64
 MAX_ALLOW_FROM_TOGETHER: Final = 2048
 #: The longest way to write a network: eight groups, the last two as an IPv4 address, "/128".
 MAX_NETWORK_LENGTH: Final = 49
+#: Clients that may visit one proxy; and all proxies of a client together, for the same reason.
+MAX_ALLOW_VISITORS: Final = 64
+MAX_ALLOW_VISITORS_TOGETHER: Final = 512
+#: Proxies of others that one client visits. As many as it may publish.
+MAX_VISITORS: Final = 256
 #: A key that a person made up must have at least this many characters.
 MIN_AUTH_KEY_LENGTH: Final = 16
 

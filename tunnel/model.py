@@ -141,6 +141,8 @@ class ResetCode(enum.IntEnum):
     STOPPING = 10
     LINK_LOST = 11
     NOT_ALLOWED = 12
+    AWAY = 13
+    WRONG_SECRET = 14
 
     @property
     def text(self) -> str:

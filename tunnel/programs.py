@@ -210,7 +210,7 @@ class Asked:
 
 
 @contextlib.contextmanager
-def asked_for(config: ServerConfig | ClientConfig, source: Path) -> Iterator[Asked]:
+def asked_for(config: ServerConfig | ClientConfig, source: Path | None) -> Iterator[Asked]:
     """What a configuration asks for; it listens already, and no longer than this block lasts.
 
     Raises:
@@ -234,10 +234,10 @@ def asked_for(config: ServerConfig | ClientConfig, source: Path) -> Iterator[Ask
         close_all(listeners)
 
 
-def _token(config: ServerConfig | ClientConfig, source: Path) -> str | None:
+def _token(config: ServerConfig | ClientConfig, source: Path | None) -> str | None:
     if config.stats_token_file is None:
         return config.stats_token
-    path = store.resolve(config.stats_token_file, beside=source.absolute().parent)
+    path = store.resolve(config.stats_token_file, beside=store.directory_of(source))
     try:
         return TOKEN.read(store.read_auth_key(path))
     except ValueError as error:

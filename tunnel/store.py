@@ -36,6 +36,7 @@ __all__ = [
     "Certificate",
     "File",
     "client_id",
+    "directory_of",
     "exposed",
     "fingerprint",
     "leaf_der",
@@ -64,6 +65,11 @@ _CLIENT_ID = re.compile(r"[0-9a-f]{32}\n?")
 
 
 # --- Places ---------------------------------------------------------------------------------
+
+
+def directory_of(source: Path | None) -> Path:
+    """What a configuration's paths are relative to: its file's directory, else the working one."""
+    return Path.cwd() if source is None else source.absolute().parent
 
 
 def resolve(path: str, *, beside: Path) -> Path:

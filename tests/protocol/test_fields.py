@@ -19,7 +19,11 @@ PROXY = {
     "publish_port": 80,
     "preferred_port": 81,
     "local_port": 82,
+    "visitors_only": True,
+    "allow_visitors": ["家里"],
+    "visit_nonce": "00" * 32,
 }
+VISITOR = {"id": 3, "name": "数据库", "publish_port": 5432, "owner": "家里"}
 ADDRESS = {"host": "::", "port": 80}
 MESSAGES = {
     "challenge": {"version": 1, "bindings": ["certificate"], "nonce": "00" * 32},
@@ -42,7 +46,7 @@ MESSAGES = {
         "capabilities": CAPABILITIES,
     },
     "refused": {"code": "busy", "text": "later", "retry_after": 5},
-    "configure": {"proxies": [PROXY], "visitors": [{}]},
+    "configure": {"proxies": [PROXY], "visitors": [VISITOR]},
     "configured": {
         "proxies": [
             {"id": 0, "bound": [ADDRESS]},
@@ -51,8 +55,20 @@ MESSAGES = {
     },
     "bound": {"id": 0, "bound": [ADDRESS]},
     "stopping": {},
+    "target": {
+        "id": 3,
+        "owner": "家里",
+        "publish_port": 5432,
+        "nonce": "00" * 32,
+        "reason": "not connected",
+    },
 }
 OPTIONAL = {
+    "owner",
+    "reason",
+    "visitors_only",
+    "allow_visitors",
+    "visit_nonce",
     "bindings",
     "capabilities",
     *CAPABILITIES,
@@ -123,8 +139,8 @@ def test_every_wrong_type_is_refused(kind, way):
 @pytest.mark.parametrize(("kind", "way"), PLACES, ids=show)
 def test_every_key_that_is_missing(kind, way):
     wire = frame({"type": kind} | changed(MESSAGES[kind], way, lambda _old: ...))
-    an_entry = isinstance(way[-1], int) and way[-2] != "bound"
-    if way[-1] in OPTIONAL or an_entry:
+    an_entry = isinstance(way[-1], int)
+    if way[-1] in OPTIONAL or an_entry or (kind == "target" and way[-1] != "id"):
         decode(wire)
         return
     with pytest.raises(RemoteProtocolError) as caught:

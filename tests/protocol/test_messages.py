@@ -26,7 +26,9 @@ from tunnel.protocol.messages import (
     RefusedMessage,
     Rejected,
     Stopping,
+    Target,
     Unknown,
+    VisitorRequest,
     decode,
     encode,
 )
@@ -52,12 +54,37 @@ CAPABILITIES = st.builds(
 ADDRESSES = st.builds(Address, HOSTS, st.integers(1, 65535))
 BOUND = st.builds(Bound, U32, st.lists(ADDRESSES, min_size=1, max_size=8).map(tuple))
 REJECTED = st.builds(Rejected, U32, st.sampled_from(RejectionCode), TEXTS)
-REQUESTS = st.builds(ProxyRequest, NAMES, HOSTS | st.just("*"), PORTS, PORTS, PORTS)
+REQUESTS = st.builds(
+    ProxyRequest,
+    NAMES,
+    HOSTS | st.just("*"),
+    PORTS,
+    PORTS,
+    PORTS,
+    visitors_only=st.booleans(),
+    allow_visitors=st.lists(NAMES, max_size=3).map(tuple),
+    visit_nonce=st.just(b"") | TOKENS,
+)
 
 
 def each_once(key):
     return lambda values: len({key(value) for value in values}) == len(values)
 
+
+VISITORS = (
+    st.lists(
+        st.builds(
+            VisitorRequest,
+            st.integers(0, 2**32 - 1),
+            NAMES,
+            st.integers(0, 65535),
+            st.just("") | NAMES,
+        ),
+        max_size=6,
+    )
+    .filter(each_once(lambda visitor: visitor.visitor_id))
+    .map(tuple)
+)
 
 MESSAGES = {
     Challenge: st.builds(
@@ -85,6 +112,7 @@ MESSAGES = {
     Configure: st.builds(
         Configure,
         st.lists(REQUESTS, max_size=6).filter(each_once(lambda want: want.name)).map(tuple),
+        VISITORS,
     ),
     Configured: st.builds(
         Configured,
@@ -93,17 +121,27 @@ MESSAGES = {
     Bound: BOUND,
     Rejected: REJECTED,
     Reconfigure: st.builds(
-        lambda removed, wanted: Reconfigure(
-            tuple(number + 10 for number in removed), tuple(enumerate(wanted))
+        lambda removed, wanted, visitors: Reconfigure(
+            tuple(number + 10 for number in removed), tuple(enumerate(wanted)), visitors
         ),
         st.sets(st.integers(0, 2**32 - 11), max_size=6).map(tuple),
         st.lists(REQUESTS, max_size=6).filter(each_once(lambda want: want.name)),
+        st.none() | VISITORS,
     ),
     Reconfigured: st.builds(
         Reconfigured,
         st.lists(BOUND | REJECTED, max_size=6).filter(each_once(lambda it: it.proxy_id)).map(tuple),
     ),
     Stopping: st.just(Stopping()),
+    Target: st.builds(
+        Target,
+        st.integers(0, 2**32 - 1),
+        NAMES,
+        st.integers(0, 65535),
+        st.just(b"") | TOKENS,
+        st.text("abc ", max_size=200),
+    )
+    | st.builds(Target, st.integers(0, 9), reason=st.text("abc ", max_size=200)),
 }
 ANY = st.one_of(*MESSAGES.values())
 
@@ -212,12 +250,22 @@ WRONG = [
     (WANTED, "proxies.0.local_port", None, "local_port is not a whole number"),
     (WANTED, "visitors", "none", "visitors is not a list"),
     (WANTED, "visitors", [{}] * 257, "visitors has 257 entries"),
+    (
+        WANTED,
+        "visitors",
+        [{"id": 1, "name": "db", "publish_port": 0}] * 2,
+        "visitors has the same id",
+    ),
+    (WANTED, "visitors", [{"id": 1, "name": " ", "publish_port": 0}], "name begins"),
+    (WANTED, "visitors", [{"id": 1, "name": "d", "publish_port": 0, "owner": ""}], "owner must"),
+    (WANTED, "proxies.0.visitors_only", 1, "visitors_only is not true or false"),
+    (WANTED, "proxies.0.allow_visitors", ["a", "b\n"], "allow_visitors has a name that"),
+    (WANTED, "proxies.0.visit_nonce", "00", "visit_nonce is not 64"),
     (DONE, "proxies", [{}], "neither bound nor rejected"),
     (DONE, "proxies", [{}] * 257, "proxies has 257 entries"),
     (DONE, "proxies", DONE["proxies"][:1] * 2, "proxies has the same id twice"),
     (DONE, "proxies.0.id", ..., "id is missing"),
     (DONE, "proxies.0.id", 2**32, "id is 4294967296"),
-    (DONE, "proxies.0.bound", [], "bound is empty"),
     (DONE, "proxies.0.bound", [{"host": "::", "port": 80}] * 9, "bound has 9 entries"),
     (DONE, "proxies.0.bound", [{"host": "::", "port": 0}], "port is 0"),
     (DONE, "proxies.0.bound", [{"host": "a name", "port": 1}], "host is neither"),
@@ -442,8 +490,11 @@ def test_the_largest_honest_messages_fit():
     assert size(hello) <= limits.MAX_FRAME_BEFORE_AUTHENTICATION
     host_only = host.partition("%")[0]
     networks = (f"{host_only}/128",) * (limits.MAX_ALLOW_FROM_TOGETHER // limits.MAX_PROXIES)
-    want = ProxyRequest(name, host, 65535, 65535, 65535, networks)
-    assert size(Configure((want,) * limits.MAX_PROXIES)) <= limits.MAX_FRAME_AFTER_AUTHENTICATION
+    guests = (name,) * (limits.MAX_ALLOW_VISITORS_TOGETHER // limits.MAX_PROXIES)
+    want = ProxyRequest(name, host, 65535, 65535, 65535, networks, True, guests, bytes(32))
+    visit = VisitorRequest(2**32 - 1, name, 65535, name)
+    wanted = Configure((want,) * limits.MAX_PROXIES, (visit,) * limits.MAX_VISITORS)
+    assert size(wanted) <= limits.MAX_FRAME_AFTER_AUTHENTICATION
     reason = "\N{GRINNING FACE}" * limits.MAX_REFUSAL_TEXT
     rejected = Rejected(2**32 - 1, RejectionCode.BAD_ADDRESS, reason)
     bound = Bound(2**32 - 1, (Address(host, 65535),) * 8)

@@ -12,7 +12,9 @@ from tunnel.model import Address
 from tunnel.protocol.preamble import (
     Preamble,
     PreambleDecoder,
+    build_guest_preamble,
     build_preamble,
+    build_visit_preamble,
     proxy_v1,
     proxy_v2,
 )
@@ -138,7 +140,7 @@ def test_a_changed_byte_gives_a_header_or_an_error(ends, mask):
 
 def test_what_is_not_for_us_is_skipped():
     """TLVs of later versions, and those of the specification that say nothing to us."""
-    more = bytes.fromhex("04 0002 0000  e1 0000  03 0004 deadbeef")
+    more = bytes.fromhex("04 0002 0000  ef 0000  03 0004 deadbeef")
     wire = header(0x11, TCP4 + more + TLVS)
     assert decode(wire) == (len(wire), Preamble(*FOUR, 3, ID))
 
@@ -177,6 +179,14 @@ WRONG = {
     "a TLV beyond the header": header(0x11, TCP4 + TLVS + b"\x04\x00\x01"),
     "a proxy id of 3 bytes": header(0x11, TCP4 + TLVS[:11] + bytes.fromhex("e0 0003 000003")),
     "a proxy id of 5 bytes": header(0x11, TCP4 + TLVS[:11] + bytes.fromhex("e0 0005 0000000003")),
+    "both ids": header(0x11, TCP4 + TLVS + bytes.fromhex("e1 0004 00000003")),
+    "a visitor id of 3 bytes": header(0x11, TCP4 + TLVS[:11] + bytes.fromhex("e1 0003 000003")),
+    "a short proof": header(0x11, TCP4 + TLVS + b"\xe2\0\x3f" + bytes(63)),
+    "a guest without a flag": header(0x11, TCP4 + TLVS + b"\xe3\0\0"),
+    "a guest with an odd flag": header(0x11, TCP4 + TLVS + b"\xe3\0\2\2a"),
+    "a guest without a name": header(0x11, TCP4 + TLVS + b"\xe3\0\1\1"),
+    "a guest with a line break": header(0x11, TCP4 + TLVS + b"\xe3\0\3\1a\n"),
+    "a guest that is not UTF-8": header(0x11, TCP4 + TLVS + b"\xe3\0\2\1\xff"),
     "an empty proxy id": header(0x11, TCP4 + TLVS[:11] + bytes.fromhex("e0 0000")),
     "a connection id of 7 bytes": header(0x11, TCP4 + b"\5\0\7" + ID[:7] + TLVS[11:]),
     "a connection id of 9 bytes": header(0x11, TCP4 + b"\5\0\x09" + ID + b"x" + TLVS[11:]),
@@ -274,5 +284,36 @@ def test_version_2(ends, expected):
 def test_local_services_never_see_our_ids(source, destination):
     wire = proxy_v2(source, destination)
     assert len(wire) == 16 + (12 if wire[13] == 0x11 else 36)
-    with pytest.raises(RemoteProtocolError, match="without proxy"):
+    with pytest.raises(RemoteProtocolError, match="without a connection id"):
         decode(wire)
+
+
+# --- Guests of other clients ---------------------------------------------------------------------
+
+PROOF = bytes(range(64))
+
+
+@pytest.mark.parametrize("proof", [b"", PROOF])
+@pytest.mark.parametrize("ends", [FOUR, SIX])
+def test_what_a_visiting_client_sends_is_read(ends, proof):
+    wire = build_visit_preamble(*ends, 7, ID, proof)
+    expected = Preamble(*ends, None, ID, visitor_id=7, proof=proof)
+    assert decode(wire) == (len(wire), expected)
+
+
+@given(names=st.text("abc数据库", min_size=1, max_size=64), assigned=st.booleans())
+@pytest.mark.parametrize("proof", [b"", PROOF])
+def test_what_the_owner_reads_is_the_servers_word_and_the_visitors_proof(names, assigned, proof):
+    visit = Preamble(*SIX, None, ID, visitor_id=7, proof=proof)
+    wire = build_guest_preamble(*FOUR, 3, visit, names, assigned=assigned)
+    taken, seen = decode(wire)
+    assert taken == len(wire) <= limits.MAX_PREAMBLE
+    assert seen == Preamble(
+        *FOUR, 3, ID, None, proof, guest=names, assigned=assigned, claimed=str(SIX[0])
+    )
+
+
+def test_a_visiting_client_cannot_give_itself_a_name():
+    """Of such a stream a server reads no name, whatever is in it."""
+    wire = header(0x11, TCP4 + TLVS[:11] + bytes.fromhex("e1 0004 00000003  e3 0002 0161"))
+    assert decode(wire)[1].guest is None

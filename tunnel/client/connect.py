@@ -11,7 +11,7 @@ import attrs
 import trio
 
 from tunnel import advice
-from tunnel.errors import LinkLost
+from tunnel.errors import LinkLost, Untrusted
 from tunnel.model import Address
 from tunnel.net.contexts import ALPN
 from tunnel.net.dial import connect_tcp
@@ -70,7 +70,8 @@ class Dialler:
                     return await self._dial(server)
             except (OSError, trio.BrokenResourceError) as error:
                 reason = (getattr(error, "strerror", None) or str(error)).rstrip(".")
-                failure = LinkLost(_advice(error).text(server=server, reason=reason, alpn=ALPN))
+                text = _advice(error).text(server=server, reason=reason, alpn=ALPN)
+                failure = Untrusted(text) if _is_unverified(error) else LinkLost(text)
             except trio.TooSlowError:
                 failure = LinkLost(advice.NO_ANSWER.text(server=server))
             except LinkLost as error:
@@ -97,7 +98,13 @@ class Dialler:
             shown = self.pin_of(tls.peer_certificate() or b"")
             if shown not in self.pins:
                 expected = ", ".join(sorted(self.pins))
-                raise LinkLost(advice.WRONG_PIN.text(server=server, shown=shown, expected=expected))
+                raise Untrusted(
+                    advice.WRONG_PIN.text(server=server, shown=shown, expected=expected)
+                )
+
+
+def _is_unverified(error: Exception) -> bool:
+    return isinstance(error.__cause__, ssl.SSLCertVerificationError)
 
 
 def _advice(error: OSError | trio.BrokenResourceError) -> advice.Advice:

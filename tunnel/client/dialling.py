@@ -80,7 +80,8 @@ class DiallingEndpoint(Endpoint):
 
     def _dispatch(self, preamble: Preamble) -> None:
         # By the id alone, to what this client's own file says: never to an address from the wire.
-        proxy = self._proxies.get(preamble.proxy_id)
+        number = preamble.proxy_id
+        proxy = None if number is None else self._proxies.get(number)
         if self._audit is not None:
             self._account = _account(self._audit, proxy, preamble)
         if proxy is None:

@@ -9,9 +9,11 @@ import logging
 import math
 import socket
 import time
+from typing import Final, Literal, TypeAlias
 
 import attrs
 import trio
+from trio_util import AsyncValue
 
 from tunnel import limits
 from tunnel.client.dialling import DiallingEndpoint
@@ -26,13 +28,18 @@ from tunnel.net.dial import (
     finish_connect,
 )
 from tunnel.net.transport import keep_alive
-from tunnel.protocol.messages import ProxyRequest
+from tunnel.protocol.messages import Bound, ProxyRequest, Rejected
 from tunnel.protocol.preamble import Preamble, proxy_v1, proxy_v2
 from tunnel.stats import Counters
 
 logger = logging.getLogger(__name__)
 
 _UNIX = "unix:"
+
+ASKED: Final = "asked"
+#: What a server last said of a proxy; `ASKED` while it has not answered, None while no server has
+#: been asked, or it was told to forget it.
+Standing: TypeAlias = Bound | Rejected | Literal["asked"] | None
 
 
 @attrs.define(eq=False)
@@ -63,6 +70,7 @@ class LocalProxy:
     start_time: float = attrs.field(factory=time.time, init=False)
     #: Where visitors reach it now; empty while it is not published.
     addresses: tuple[Address, ...] = attrs.field(default=(), init=False)
+    standing: AsyncValue[Standing] = attrs.field(factory=lambda: AsyncValue(None), init=False)
     #: The port that the server picked for it last time.
     preferred_port: int = attrs.field(default=0, init=False)
     _nursery: trio.Nursery | None = attrs.field(default=None, init=False)

@@ -7,7 +7,7 @@ import logging
 import attrs
 import trio
 
-from tunnel.client.proxy import LocalProxy
+from tunnel.client.proxy import ASKED, LocalProxy
 from tunnel.errors import RemoteProtocolError
 from tunnel.net.control import Control
 from tunnel.net.link import Link
@@ -144,12 +144,14 @@ class Published:
         number, self._next_id = self._next_id, self._next_id + 1
         await self._nursery.start(proxy.serve)
         self.by_id[number] = proxy
+        proxy.standing.value = ASKED
         return number
 
     def _leave(self, number: int) -> None:
         proxy = self.by_id.pop(number)
         del self._asked[number]
         proxy.retire()
+        proxy.standing.value = None
         logger.info("Proxy removed", extra={"proxy": proxy.name})
 
     def _take(self, answers: tuple[Bound | Rejected, ...]) -> None:
@@ -168,6 +170,7 @@ def _plain(proxy: LocalProxy) -> ProxyRequest:
 
 def tell(proxy: LocalProxy, answer: Bound | Rejected) -> None:
     """Tell a proxy, and the log, what became of it."""
+    proxy.standing.value = answer
     if isinstance(answer, Bound):
         if proxy.addresses != answer.addresses:
             proxy.published(answer.addresses)

@@ -6,6 +6,7 @@ import itertools
 import logging
 import math
 import random
+from typing import TypeVar
 
 import trio
 from trio_util import AsyncValue
@@ -13,11 +14,13 @@ from trio_util import AsyncValue
 from tunnel import advice, limits
 from tunnel.client.backoff import Backoff
 from tunnel.client.session import Client, hold_session
-from tunnel.errors import LinkLost, Refused, RemoteProtocolError
+from tunnel.errors import LinkLost, Refused, RemoteProtocolError, TunnelError
 from tunnel.handles import ClientHandle, ClientState
 from tunnel.net.clock import SleepDetector, sleep_while_awake
 
 logger = logging.getLogger(__name__)
+
+_Error = TypeVar("_Error", bound=BaseException)
 
 
 async def run_client(
@@ -28,6 +31,10 @@ async def run_client(
     """For ever: connect and serve; when that ends, all released, wait and connect again.
 
     Cancelled, it says goodbye to the server and releases everything before it returns.
+
+    Raises:
+      LinkLost, Refused, RemoteProtocolError: why an attempt or a session ended, if `Client.gives_up`
+        says so.
     """
     state = AsyncValue(ClientState.CONNECTING)
     # Not a secret: it only keeps clients from coming back in step.
@@ -65,6 +72,7 @@ async def _attempt(
 ) -> float:
     """One session and its end in the log; returns how long the server asks to wait, in seconds."""
     hint = 0.0
+    why: TunnelError
     stable_at = math.inf
 
     def connected() -> None:
@@ -77,25 +85,38 @@ async def _attempt(
 
     try:
         ended = await hold_session(client, attempt, connected)
+        why = LinkLost(ended.reason)
         logger.warning("Connection lost", extra={"reason": ended.reason})
         if ended.stopping:
             delays.expect_restart(trio.current_time())
     except* Refused as group:
-        hint = _log_refused(group)
+        why = _only(group)
+        hint = _log_refused(why)
         delays.server_is_back()
-    except* (LinkLost, RemoteProtocolError, trio.BrokenResourceError) as group:
-        logger.warning("Connection lost", extra={"reason": str(group.exceptions[0])})
+    except* (LinkLost, RemoteProtocolError) as group:
+        why = _only(group)
+        logger.warning("Connection lost", extra={"reason": str(why)})
+    except* trio.BrokenResourceError as group:
+        why = LinkLost(str(group.exceptions[0]))
+        logger.warning("Connection lost", extra={"reason": str(why)})
     except* trio.TooSlowError:
         reason = f"no connection within {client.connect_timeout:g} seconds"
+        why = LinkLost(reason)
         logger.warning("Connection lost", extra={"reason": reason})
+    if not client.anew and client.gives_up(why):
+        raise why
     if trio.current_time() >= stable_at:
         delays.reset()
     return hint
 
 
-def _log_refused(group: BaseExceptionGroup[Refused]) -> float:
-    refused = group.exceptions[0]
-    assert isinstance(refused, Refused)  # groups here have one level  # noqa: S101
+def _only(group: BaseExceptionGroup[_Error]) -> _Error:
+    error = group.exceptions[0]
+    assert not isinstance(error, BaseExceptionGroup)  # groups here have one level  # noqa: S101
+    return error
+
+
+def _log_refused(refused: Refused) -> float:
     remedy = advice.refusal_remedy(refused.code)
     details = {} if remedy is None else {"remedy": remedy}
     logger.error("Refused", extra={"code": refused.code, "reason": refused.text} | details)

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import math
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 import attrs
 import trio
@@ -14,9 +14,9 @@ import trio
 from tunnel import limits
 from tunnel.client.connect import certificate_advice, leaf_hash
 from tunnel.client.dialling import accept_visitors
-from tunnel.client.proxy import LocalProxy
+from tunnel.client.proxy import ASKED, LocalProxy
 from tunnel.client.publishing import Published
-from tunnel.errors import LinkLost, RemoteProtocolError
+from tunnel.errors import LinkLost, RemoteProtocolError, TunnelError
 from tunnel.net.account import Audit
 from tunnel.net.clock import SleepDetector, sleep_while_awake
 from tunnel.net.framed import next_event
@@ -70,6 +70,8 @@ class Client:
     carrier: str | None = None
     #: Told of every visitor; None for nobody.
     audit: Audit | None = attrs.field(default=None, init=False)
+    #: Asked after each attempt and each session why it ended; True ends the loop with that error.
+    gives_up: Callable[[TunnelError], bool] = attrs.field(default=lambda _: False, init=False)
     #: Made once per process: tells a restart from a reconnect.
     instance_id: str = attrs.field(factory=lambda: secrets.token_hex(16), init=False)
     #: What the session that lives has published; None while there is none.
@@ -136,8 +138,10 @@ async def hold_session(client: Client, attempt: int, connected: Callable[[], Non
     """
     with trio.fail_after(client.connect_timeout) as patience:
         tls = await client.dial()
+        proxies = client.proxies
         try:
-            proxies = client.proxies
+            for proxy in proxies:
+                proxy.standing.value = ASKED
             proved, configured, early = await _introduce(tls, client, proxies, attempt)
             patience.deadline = math.inf
             changeable = RECONFIGURE in proved.capabilities.features
@@ -154,8 +158,14 @@ async def hold_session(client: Client, attempt: int, connected: Callable[[], Non
                 nursery.cancel_scope.cancel()
             return Ended(reason, published.stopping)
         finally:
-            client.published = None
+            last, client.published = client.published, None
             tls.abort()
+            _forget({*proxies, *(last.by_id.values() if last else ())})
+
+
+def _forget(proxies: Iterable[LocalProxy]) -> None:
+    for proxy in proxies:
+        proxy.standing.value = None
 
 
 async def _introduce(

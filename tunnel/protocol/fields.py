@@ -36,6 +36,7 @@ _KINDS: Final = {
     str: "a text",
     list: "a list",
     dict: "an object",
+    bool: "true or false",
 }
 
 
@@ -44,6 +45,12 @@ def integer(message: Json, key: str, low: int, high: int, default: object = _MIS
     value: int = _value(message, key, int, default)
     if not low <= value <= high:
         raise RemoteProtocolError(f"{key} is {value}, not within {low} to {high}")
+    return value
+
+
+def switch(message: Json, key: str) -> bool:
+    """True or false; false if it is missing."""
+    value: bool = _value(message, key, bool, False)
     return value
 
 
@@ -78,6 +85,15 @@ def name(message: Json, key: str) -> str:
     if fault:
         raise RemoteProtocolError(f"{key} {fault}")
     return value
+
+
+def names(message: Json, key: str, most: int) -> tuple[str, ...]:
+    """A list of at most `most` names; none if it is missing."""
+    values = texts(message, key, most, limits.MAX_NAME_LENGTH)
+    for value in values:
+        if fault := name_fault(value):
+            raise RemoteProtocolError(f"{key} has a name that {fault}")
+    return values
 
 
 def host(message: Json, key: str) -> str:

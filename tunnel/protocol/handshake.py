@@ -48,6 +48,7 @@ from tunnel.protocol.messages import (
     ProxyRequest,
     RefusedMessage,
     Rejected,
+    VisitorRequest,
 )
 
 __all__ = [
@@ -84,9 +85,10 @@ class ClientProved:
 
 @attrs.frozen
 class ConfigureReceived:
-    """Server: what the client wants published; answer with `configured`."""
+    """Server: what the client wants published and visited; answer with `configured`."""
 
     proxies: tuple[ProxyRequest, ...]
+    visitors: tuple[VisitorRequest, ...] = ()
 
 
 @attrs.frozen
@@ -180,7 +182,7 @@ class ServerHandshake(Conversation):
                 return self._check_proof(message, frame)
             elif isinstance(message, Configure):
                 self._no_read_ahead()
-                return ConfigureReceived(message.proxies)
+                return ConfigureReceived(message.proxies, message.visitors)
         return NEED_DATA
 
     def _check_hello(self, hello: Authenticate) -> None:
@@ -338,8 +340,10 @@ class ClientHandshake(Conversation):
         self._transcript.add(proof)
         return frame + proof
 
-    def configure(self, proxies: tuple[ProxyRequest, ...]) -> bytes:
-        """4: what to publish."""
+    def configure(
+        self, proxies: tuple[ProxyRequest, ...], visitors: tuple[VisitorRequest, ...] = ()
+    ) -> bytes:
+        """4: what to publish, and what to visit."""
         self._move(State.CONFIGURE, State.AWAIT_CONFIGURED)
         self._asked = len(proxies)
-        return messages.encode(Configure(proxies))
+        return messages.encode(Configure(proxies, visitors))

@@ -129,6 +129,21 @@ class Verifier:
         return cls(payload[:_KEY_ID_SIZE], stored_key, server_key)
 
 
+def root_key(secret: str, salt: bytes) -> bytes:
+    """What everything else is derived from; what a person made up is stretched.
+
+    Raises:
+      KeyFormatError: see `derive`.
+    """
+    try:
+        key = secret.encode()
+    except UnicodeEncodeError:
+        raise KeyFormatError("the key is not valid UTF-8") from None
+    if is_generated_key(secret):
+        return mac(salt, key)
+    return hashlib.scrypt(key, salt=salt, n=2**15, r=8, p=1, maxmem=64 * 2**20, dklen=32)
+
+
 @attrs.frozen
 class ClientKeys:
     """What a client derives from its key; `verifier` is the server's half."""
@@ -147,14 +162,7 @@ def derive(auth_key: str) -> ClientKeys:
       KeyFormatError: see `is_generated_key`; or it is not text that UTF-8 can carry, which an
         environment variable may hold.
     """
-    try:
-        key = auth_key.encode()
-    except UnicodeEncodeError:
-        raise KeyFormatError("the key is not valid UTF-8") from None
-    if is_generated_key(auth_key):
-        root = mac(_SALT, key)
-    else:
-        root = hashlib.scrypt(key, salt=_SALT, n=2**15, r=8, p=1, maxmem=64 * 2**20, dklen=32)
+    root = root_key(auth_key, _SALT)
     client_key = mac(root, b"tls-tunnel/1 client key")
     verifier = Verifier(
         key_id=mac(root, b"tls-tunnel/1 key id")[:_KEY_ID_SIZE],

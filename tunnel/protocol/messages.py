@@ -25,11 +25,13 @@ from tunnel.protocol.publishing import (
     Reconfigured,
     Rejected,
 )
+from tunnel.protocol.visiting import VISITORS, Target, VisitorRequest
 
 __all__ = [
     "BINDINGS",
     "RECONFIGURE",
     "VERSION",
+    "VISITORS",
     "Authenticate",
     "Authenticated",
     "Bound",
@@ -45,7 +47,9 @@ __all__ = [
     "RefusedMessage",
     "Rejected",
     "Stopping",
+    "Target",
     "Unknown",
+    "VisitorRequest",
     "decode",
     "encode",
 ]
@@ -276,6 +280,7 @@ Message: TypeAlias = (
     | Reconfigure
     | Reconfigured
     | Stopping
+    | Target
 )
 
 _READERS: Final[dict[str, Callable[[Json], Message]]] = {

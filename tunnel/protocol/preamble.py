@@ -1,5 +1,8 @@
 """What a visitor's stream begins with: a PROXY protocol v2 header.
 
+A server opens one for a visitor of a public port, and for a guest of another client's; that client
+has opened one to the server before. Private values tell what the addresses do not.
+
 Source: "The PROXY protocol", HAProxy, sections 2.1 (version 1), 2.2 (version 2), 2.2.5 (unique
 id, PP2_TYPE_UNIQUE_ID) and 2.2.8 (types 0xE0 to 0xEF are for applications).
 """
@@ -14,7 +17,8 @@ import attrs
 
 from tunnel import limits
 from tunnel.errors import RemoteProtocolError
-from tunnel.model import Address
+from tunnel.model import Address, name_fault
+from tunnel.protocol import fields
 
 _SIGNATURE: Final = b"\r\n\r\n\0\r\nQUIT\n"
 _HEADER: Final = struct.Struct("!12sBBH")
@@ -24,18 +28,42 @@ _TCP6: Final = 0x21
 _TLV: Final = struct.Struct("!BH")
 _UNIQUE_ID: Final = 0x05
 _PROXY_ID: Final = 0xE0
+_VISITOR_ID: Final = 0xE1
+_PROOF: Final = 0xE2
+_VISITOR: Final = 0xE3
+_CLAIMED: Final = 0xE4
 _U32: Final = struct.Struct("!I")
 _CONNECTION_ID_SIZE: Final = 8
+#: A visitor's nonce and its proof.
+PROOF_SIZE: Final = 64
 
 
 @attrs.frozen
 class Preamble:
-    """Who visits, and what."""
+    """Who visits, and what.
+
+    Args:
+      source: the visitor's address; of another client's guest, that client's.
+      destination: the address that it reached.
+      proxy_id: which proxy, on a stream that a server opened; else None.
+      connection_id: 8 bytes that all logs use.
+      visitor_id: which visitor of the client's, on a stream that a client opened; else None.
+      proof: the visitor's nonce and proof, 32 bytes each, if the proxy has a secret; else empty.
+      guest: the name of the client that it is a guest of, as the server assigned it; None for the
+        visitor of a public port.
+      assigned: that name belongs to the client's key, and was not chosen by the client.
+      claimed: where the guest comes from, as that client says; for log lines.
+    """
 
     source: Address
     destination: Address
-    proxy_id: int
+    proxy_id: int | None
     connection_id: bytes
+    visitor_id: int | None = None
+    proof: bytes = b""
+    guest: str | None = None
+    assigned: bool = False
+    claimed: str = ""
 
 
 def build_preamble(
@@ -56,6 +84,59 @@ def build_preamble(
         + _U32.pack(proxy_id)
     )
     return _v2(source, destination, tlvs)
+
+
+def build_visit_preamble(
+    source: Address,
+    destination: Address,
+    visitor_id: int,
+    connection_id: bytes,
+    proof: bytes = b"",
+) -> bytes:
+    """The header that a client puts before the bytes of a guest that it sends to another client.
+
+    Args:
+      source, destination: of the guest's connection to the client.
+      visitor_id: as `configure` gave it.
+      connection_id: 8 bytes that all logs use.
+      proof: the visitor's nonce and proof, if the proxy has a secret.
+    """
+    tlvs = _tlv(_UNIQUE_ID, connection_id) + _tlv(_VISITOR_ID, _U32.pack(visitor_id))
+    return _v2(source, destination, tlvs + (_tlv(_PROOF, proof) if proof else b""))
+
+
+def build_guest_preamble(
+    source: Address,
+    destination: Address,
+    proxy_id: int,
+    visit: Preamble,
+    guest: str,
+    *,
+    assigned: bool,
+) -> bytes:
+    """The header that a server puts before the same bytes on their way to the proxy's owner.
+
+    Args:
+      source: the visiting client's address, as the server sees it.
+      destination: the server's, the same.
+      proxy_id: as `configured` gave it to the owner.
+      visit: what the visiting client sent.
+      guest: the name of that client.
+      assigned: it belongs to the client's key.
+    """
+    tlvs = [
+        _tlv(_UNIQUE_ID, visit.connection_id),
+        _tlv(_PROXY_ID, _U32.pack(proxy_id)),
+        _tlv(_VISITOR, bytes([assigned]) + guest.encode()),
+        _tlv(_CLAIMED, str(visit.source).encode()),
+    ]
+    if visit.proof:
+        tlvs.append(_tlv(_PROOF, visit.proof))
+    return _v2(source, destination, b"".join(tlvs))
+
+
+def _tlv(kind: int, value: bytes) -> bytes:
+    return _TLV.pack(kind, len(value)) + value
 
 
 def proxy_v2(source: Address, destination: Address) -> bytes:
@@ -144,15 +225,48 @@ class PreambleDecoder:
         source, destination = (
             Address(_unpacked(host), port) for host, port in zip(hosts, ports, strict=True)
         )
-        tlvs = _tlvs(body[2 * width + 4 :])
-        try:
-            (proxy_id,) = _U32.unpack(tlvs[_PROXY_ID])
-            connection_id = tlvs[_UNIQUE_ID]
-        except (KeyError, struct.error):
-            raise RemoteProtocolError("a PROXY header without proxy or connection id") from None
-        if len(connection_id) != _CONNECTION_ID_SIZE:
-            raise RemoteProtocolError("a PROXY header with an odd connection id")
-        return Preamble(source, destination, proxy_id, connection_id)
+        return _described(source, destination, _tlvs(body[2 * width + 4 :]))
+
+
+def _described(source: Address, destination: Address, tlvs: dict[int, bytes]) -> Preamble:
+    """Addresses and what goes with them; one of the two ids must be there."""
+    connection_id = tlvs.get(_UNIQUE_ID, b"")
+    if len(connection_id) != _CONNECTION_ID_SIZE:
+        raise RemoteProtocolError("a PROXY header without a connection id, or with an odd one")
+    proxy_id, visitor_id = (_number(tlvs.get(kind)) for kind in (_PROXY_ID, _VISITOR_ID))
+    if (proxy_id is None) == (visitor_id is None):
+        raise RemoteProtocolError("a PROXY header that is neither for a proxy nor of a visitor")
+    if len(tlvs) == 2:
+        return Preamble(source, destination, proxy_id, connection_id, visitor_id)
+    return Preamble(
+        source, destination, proxy_id, connection_id, visitor_id, *_visit_of(tlvs, proxy_id)
+    )
+
+
+def _number(value: bytes | None) -> int | None:
+    if value is None:
+        return None
+    if len(value) != _U32.size:
+        raise RemoteProtocolError("a PROXY header with an id that is no number")
+    number: int = _U32.unpack(value)[0]
+    return number
+
+
+def _visit_of(tlvs: dict[int, bytes], proxy_id: int | None) -> tuple[bytes, str | None, bool, str]:
+    """Proof, guest, whether that name was assigned, and what is claimed."""
+    proof = tlvs.get(_PROOF, b"")
+    if proof and len(proof) != PROOF_SIZE:
+        raise RemoteProtocolError("a PROXY header with a proof of an odd size")
+    if proxy_id is None or _VISITOR not in tlvs:
+        return proof, None, False, ""
+    value = tlvs[_VISITOR]
+    try:
+        guest, claimed = value[1:].decode(), tlvs.get(_CLAIMED, b"").decode()
+    except UnicodeDecodeError:
+        raise RemoteProtocolError("a PROXY header with a name that is not UTF-8") from None
+    if value[:1] not in (b"\0", b"\1") or name_fault(guest):
+        raise RemoteProtocolError("a PROXY header with a name that cannot be one")
+    return proof, guest, value[0] == 1, fields.harmless(claimed)
 
 
 def _tlvs(body: bytes) -> dict[int, bytes]:

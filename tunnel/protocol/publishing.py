@@ -12,15 +12,20 @@ from tunnel.errors import RemoteProtocolError
 from tunnel.model import Address, RejectionCode
 from tunnel.protocol import fields
 from tunnel.protocol.framing import Json
+from tunnel.protocol.visiting import VISIT_NONCE_SIZE, VisitorRequest
 
 _U32: Final = 2**32 - 1
+#: Keys of a proxy that are left out where they say nothing.
+_OPTIONAL: Final = {"allow_from", "visitors_only", "allow_visitors", "visit_nonce"}
 
 
 @attrs.frozen
 class ProxyRequest:
     """One proxy of `Configure`; `preferred_port` is a wish where `publish_port` is 0.
 
-    `local_port` is for the server's statistics only; `allow_from` empty is everybody.
+    `local_port` is for the server's statistics only; `allow_from` empty is everybody. A proxy that
+    is `visitors_only` has no public port: clients visit it through the server, those of
+    `allow_visitors` if it is not empty, and with a proof for `visit_nonce` if there is one.
     """
 
     name: str
@@ -29,10 +34,14 @@ class ProxyRequest:
     preferred_port: int = 0
     local_port: int = 0
     allow_from: tuple[str, ...] = ()
+    visitors_only: bool = False
+    allow_visitors: tuple[str, ...] = ()
+    visit_nonce: bytes = b""
 
     def to_json(self) -> Json:
         """An entry of `proxies`."""
-        return {key: value for key, value in attrs.asdict(self).items() if value != ()}
+        entry = attrs.asdict(self) | {"visit_nonce": self.visit_nonce.hex()}
+        return {key: value for key, value in entry.items() if key not in _OPTIONAL or value}
 
     @classmethod
     def from_json(cls, message: Json) -> ProxyRequest:
@@ -44,6 +53,11 @@ class ProxyRequest:
             fields.integer(message, "preferred_port", 0, 65535, 0),
             fields.integer(message, "local_port", 0, 65535, 0),
             fields.networks(message, "allow_from"),
+            fields.switch(message, "visitors_only"),
+            fields.names(message, "allow_visitors", limits.MAX_ALLOW_VISITORS),
+            fields.token(message, "visit_nonce", VISIT_NONCE_SIZE)
+            if "visit_nonce" in message
+            else b"",
         )
 
 
@@ -53,24 +67,30 @@ class Configure:
 
     kind: ClassVar = "configure"
     proxies: tuple[ProxyRequest, ...]
+    visitors: tuple[VisitorRequest, ...] = ()
 
     def to_json(self) -> Json:
         """The message's keys."""
-        return {"proxies": [proxy.to_json() for proxy in self.proxies], "visitors": []}
+        return {
+            "proxies": [proxy.to_json() for proxy in self.proxies],
+            "visitors": [visitor.to_json() for visitor in self.visitors],
+        }
 
     @classmethod
     def from_json(cls, message: Json) -> Configure:
         """Read the message's keys."""
         entries = fields.objects(message, "proxies", limits.MAX_PROXIES)
-        fields.objects(message, "visitors", limits.MAX_PROXIES, [])
         proxies = tuple(map(ProxyRequest.from_json, entries))
         _each_once("name", [proxy.name for proxy in proxies])
-        return cls(proxies)
+        return cls(proxies, _visitors(message))
 
 
 @attrs.frozen
 class Bound:
-    """A proxy is published, at these addresses; in `configured`, or a notice later."""
+    """A proxy is published, at these addresses; in `configured`, or a notice later.
+
+    One that is `visitors_only` has no address, and can be visited.
+    """
 
     kind: ClassVar = "bound"
     proxy_id: int
@@ -85,8 +105,6 @@ class Bound:
     def from_json(cls, message: Json) -> Bound:
         """Read the message's keys."""
         addresses = fields.objects(message, "bound", 8)
-        if not addresses:
-            raise RemoteProtocolError("bound is empty")
         return cls(fields.integer(message, "id", 0, _U32), tuple(map(fields.address, addresses)))
 
 
@@ -146,16 +164,22 @@ class Reconfigure:
         bound.
       proxies: by id. The id of a proxy that is there changes it in place: only what leaves its
         port as it is may differ. A new one has an id greater than every id before.
+      visitors: all that the client visits from now on; None if that stays as it is. The id of one
+        that was there before means the same as before.
     """
 
     kind: ClassVar = "reconfigure"
     remove: tuple[int, ...]
     proxies: tuple[tuple[int, ProxyRequest], ...]
+    visitors: tuple[VisitorRequest, ...] | None = None
 
     def to_json(self) -> Json:
         """The message's keys."""
         proxies = [{"id": number} | proxy.to_json() for number, proxy in self.proxies]
-        return {"remove": list(self.remove), "proxies": proxies}
+        message: Json = {"remove": list(self.remove), "proxies": proxies}
+        if self.visitors is not None:
+            message["visitors"] = [visitor.to_json() for visitor in self.visitors]
+        return message
 
     @classmethod
     def from_json(cls, message: Json) -> Reconfigure:
@@ -167,7 +191,7 @@ class Reconfigure:
         )
         _each_once("id", [*remove, *(number for number, _ in proxies)])
         _each_once("name", [proxy.name for _, proxy in proxies])
-        return cls(remove, proxies)
+        return cls(remove, proxies, _visitors(message) if "visitors" in message else None)
 
 
 @attrs.frozen
@@ -196,7 +220,14 @@ def _answers(message: Json) -> tuple[Bound | Rejected, ...]:
     return tuple(answers)
 
 
-def _each_once(key: str, values: Iterable[object]) -> None:
+def _visitors(message: Json) -> tuple[VisitorRequest, ...]:
+    entries = fields.objects(message, "visitors", limits.MAX_VISITORS, [])
+    visitors = tuple(map(VisitorRequest.from_json, entries))
+    _each_once("id", [visitor.visitor_id for visitor in visitors], of="visitors")
+    return visitors
+
+
+def _each_once(key: str, values: Iterable[object], *, of: str = "proxies") -> None:
     values = list(values)
     if len(set(values)) != len(values):
-        raise RemoteProtocolError(f"proxies has the same {key} twice")
+        raise RemoteProtocolError(f"{of} has the same {key} twice")
