@@ -30,6 +30,8 @@ from tunnel.protocol.messages import (
     RefusedMessage,
     Rejected,
     Stopping,
+    Target,
+    VisitorRequest,
 )
 from tunnel.server.session import OWN
 
@@ -114,6 +116,8 @@ def test_every_limit_that_the_text_names_is_among_the_numbers():
 
 CAPABILITIES = Capabilities(features=("one",))
 BOUND = Bound(0, (Address("::1", 80),))
+REQUEST = ProxyRequest("name", "*", 80, 0, 80, ("::/0",), True, ("name",), bytes(32))
+VISITOR = VisitorRequest(0, "name", 80, "name")
 SAMPLES = {
     "1 `challenge`": Challenge(1, ("certificate",), bytes(32)),
     "2a `authenticate`": Authenticate(
@@ -121,22 +125,21 @@ SAMPLES = {
     ),
     "2b and 3b `proof`": Proof(bytes(32)),
     "3a `authenticated`": Authenticated("0" * 32, "name", "2.0", CAPABILITIES),
-    "4 `configure`": Configure((ProxyRequest("name", "*", 80, 0, 80, ("::/0",)),)),
+    "4 `configure`": Configure((REQUEST,), (VISITOR,)),
     "5 `configured`": Configured((BOUND, Rejected(1, RejectionCode.IN_USE, "why"))),
     "`refused`": RefusedMessage(RefusalCode.BUSY, "why", 5.0),
     "`bound`": BOUND,
     "`rejected`": Rejected(0, RejectionCode.NOT_ALLOWED, "why"),
-    "`reconfigure`": Reconfigure((1000,), ((0, ProxyRequest("name", "*", 80, 0, 80, ("::/0",))),)),
+    "`reconfigure`": Reconfigure((1000,), ((0, REQUEST),), (VISITOR,)),
     "`reconfigured`": Reconfigured((BOUND, Rejected(1, RejectionCode.IN_USE, "why"))),
     "`stopping`": Stopping(),
+    "`target`": Target(0, "name", 80, bytes(32), "why"),
 }
 
 
 def body(message: messages.Message) -> dict[str, object]:
-    """The message's JSON, with lists that can have entries."""
-    value = json.loads(frame_body(messages.encode(message)))
-    if value["type"] == "configure":
-        value["visitors"] = [{}]
+    """The message's JSON."""
+    value: dict[str, object] = json.loads(frame_body(messages.encode(message)))
     return value
 
 

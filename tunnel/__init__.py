@@ -11,39 +11,98 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tunnel._version import __version__
-    from tunnel.api import run_client, run_server
+    from tunnel.api import change_client, change_server, run_client, run_server
+    from tunnel.client.handled import Handler, Peer
     from tunnel.config import ClientConfig, ServerConfig, load_client, load_server
-    from tunnel.errors import ConfigError, TunnelError
-    from tunnel.handles import ClientHandle, ClientState, ServerHandle
+    from tunnel.errors import (
+        ConfigError,
+        LinkLost,
+        PublishError,
+        Refused,
+        TunnelError,
+        Untrusted,
+    )
+    from tunnel.handles import (
+        Arrival,
+        ClientConnected,
+        ClientDisconnected,
+        ClientHandle,
+        ClientState,
+        ProxyPublished,
+        ProxyWithdrawn,
+        ServerEvent,
+        ServerHandle,
+    )
+    from tunnel.library.link import ClientLink, connect
+    from tunnel.library.server import EmbeddedServer, serve
+    from tunnel.model import Address
 
 __all__ = [
+    "Address",
+    "Arrival",
     "ClientConfig",
+    "ClientConnected",
+    "ClientDisconnected",
     "ClientHandle",
+    "ClientLink",
     "ClientState",
     "ConfigError",
+    "EmbeddedServer",
+    "Handler",
+    "LinkLost",
+    "Peer",
+    "ProxyPublished",
+    "ProxyWithdrawn",
+    "PublishError",
+    "Refused",
     "ServerConfig",
+    "ServerEvent",
     "ServerHandle",
     "TunnelError",
+    "Untrusted",
     "__version__",
+    "change_client",
+    "change_server",
+    "connect",
     "load_client",
     "load_server",
     "run_client",
     "run_server",
+    "serve",
 ]
 
 _HOME = {
+    "Address": "model",
+    "Arrival": "handles",
     "ClientConfig": "config",
+    "ClientConnected": "handles",
+    "ClientDisconnected": "handles",
     "ClientHandle": "handles",
+    "ClientLink": "library.link",
     "ClientState": "handles",
     "ConfigError": "errors",
+    "EmbeddedServer": "library.server",
+    "Handler": "client.handled",
+    "LinkLost": "errors",
+    "Peer": "client.handled",
+    "ProxyPublished": "handles",
+    "ProxyWithdrawn": "handles",
+    "PublishError": "errors",
+    "Refused": "errors",
     "ServerConfig": "config",
+    "ServerEvent": "handles",
     "ServerHandle": "handles",
     "TunnelError": "errors",
+    "Untrusted": "errors",
     "__version__": "_version",
+    "change_client": "api",
+    "change_server": "api",
+    "connect": "library.link",
     "load_client": "config",
     "load_server": "config",
     "run_client": "api",
     "run_server": "api",
+    "serve": "library.server",
 }
 
 

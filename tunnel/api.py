@@ -8,6 +8,7 @@ import logging
 import os
 import secrets
 import socket
+import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -16,11 +17,12 @@ import trio
 from tunnel import store
 from tunnel.certificates import spki_pin
 from tunnel.client.connect import Dialler
+from tunnel.client.handled import HandledProxy, Handler
 from tunnel.client.proxy import LocalProxy
 from tunnel.client.session import Client
 from tunnel.config import ClientConfig, IdentityConfig, ProxyConfig, ServerConfig
 from tunnel.errors import ConfigError, Fault, TunnelError
-from tunnel.handles import ClientHandle, ServerHandle
+from tunnel.handles import Arrival, ClientHandle, ServerEvent, ServerHandle
 from tunnel.model import Address, name_fault
 from tunnel.net.contexts import client_context
 from tunnel.net.listen import open_listeners
@@ -44,13 +46,18 @@ async def run_server(
     config: ServerConfig,
     *,
     source: Path | None = None,
+    allow: Callable[[Arrival], str | None] | None = None,
+    tell: Callable[[ServerEvent], None] = lambda _event: None,
     task_status: trio.TaskStatus[ServerHandle] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Run a server until it is drained or cancelled; every port is free when it returns.
 
     Args:
       config: what the file says.
-      source: the file, which its paths are relative to.
+      source: the file, which its paths are relative to; without one, the working directory is.
+      allow: asked for every visitor, after all other checks; a text turns him away, and is the
+        reason. It must not wait.
+      tell: told what happens: who comes and goes, what is published. It must not wait.
       task_status: told a `ServerHandle` when clients can connect.
 
     Raises:
@@ -59,6 +66,7 @@ async def run_server(
     with asked_for(config, source) as stats, _audit(config, source) as audit:
         server, listeners, certificate = _prepare_server(config, source, stats.listeners)
         run = functools.partial(server_run.run_server, server, listeners, certificate=certificate)
+        server.lobby.judge, server.lobby.tell = allow, tell
         if audit is not None:
             server.lobby.audit = audit.put
             run = functools.partial(audit.beside, run)
@@ -160,9 +168,8 @@ async def change_client(
 def _prepare_server(
     config: ServerConfig, source: Path | None, stats: list[socket.socket]
 ) -> tuple[Server, list[socket.socket], CertificateKeeper]:
-    beside = store.directory_of(source)
     verifiers = _verifiers(config, source)
-    certificate = _certificate(config, beside)
+    certificate = _certificate(config, source)
     listeners = _listen(config)
     # Nobody may publish what the server itself listens on, on whatever address.
     reserved = {own_address(listener).port for listener in [*listeners, *stats]}
@@ -238,14 +245,25 @@ def _identities(
     return Identities([*(Identity(verifier, shared) for verifier in others), *clients])
 
 
-def _certificate(config: ServerConfig, beside: Path) -> CertificateKeeper:
-    """The certificate to show, from the files that are configured, or one of its own."""
+def _certificate(config: ServerConfig, source: Path | None) -> CertificateKeeper:
+    """The certificate to show, from the files that are configured, or one of its own.
+
+    A server of another program, without a file and `state_dir`, keeps nothing on the disk.
+    """
+    beside = store.directory_of(source)
     client_ca = _path(config.client_ca_path, beside)
     cert, key = _path(config.cert_path, beside), _path(config.key_path, beside)
     if cert is not None and key is not None:
         return CertificateKeeper(CertificateFiles(cert, key, client_ca=client_ca))
-    state_dir = store.state_directory(config.state_dir, beside=beside, environ=os.environ)
-    with store.own_certificate(state_dir) as path:
+    with contextlib.ExitStack() as stack:
+        if source is None and config.state_dir is None:
+            state_dir = None
+            place = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        else:
+            environ = os.environ
+            place = store.state_directory(config.state_dir, beside=beside, environ=environ)
+            state_dir = place
+        path = stack.enter_context(store.own_certificate(place))
         kept = path.parent == state_dir
         return CertificateKeeper(CertificateFiles(path, path, True, kept, client_ca))
 
@@ -273,7 +291,7 @@ def make_client(config: ClientConfig, source: Path | None) -> Client:
         _keys(config, beside),
         config.name or _host_name(),
         config.client_id or _client_id(config, source),
-        tuple(_local_proxy(proxy, config) for proxy in config.proxies),
+        tuple(make_proxy(proxy, config) for proxy in config.proxies),
         connect_timeout=config.connect_timeout,
         reconnect_delay=config.reconnect_delay,
         reconnect_max_delay=config.reconnect_max_delay,
@@ -310,7 +328,20 @@ def _dialler(config: ClientConfig, beside: Path) -> Dialler:
     return Dialler(servers, context, frozenset(config.pin), spki_pin, config.connect_timeout)
 
 
-def _local_proxy(proxy: ProxyConfig, config: ClientConfig) -> LocalProxy:
+def make_proxy(
+    proxy: ProxyConfig, config: ClientConfig, handler: Handler | None = None
+) -> LocalProxy:
+    """A proxy that is not published yet; `handler` is in the place of a local service."""
+    if handler is not None:
+        return HandledProxy(
+            proxy.name,
+            proxy.publish_addr,
+            proxy.publish_port,
+            "",
+            0,
+            allow_from=proxy.allow_from,
+            handler=handler,
+        )
     return LocalProxy(
         proxy.name,
         proxy.publish_addr,
@@ -327,11 +358,25 @@ def _local_proxy(proxy: ProxyConfig, config: ClientConfig) -> LocalProxy:
 # --- Both -------------------------------------------------------------------------------------
 
 
+def shared_key(config: ServerConfig, source: Path | None) -> str | None:
+    """The key that all clients of a server share, if there is one.
+
+    Raises:
+      StoreError: it is in a file that cannot be read.
+    """
+    if config.auth_key is None and config.auth_key_file is None:
+        return None
+    return _key(config, store.directory_of(source))
+
+
+def _key(config: ServerConfig | ClientConfig | IdentityConfig, beside: Path) -> str:
+    if config.auth_key is not None:
+        return config.auth_key
+    return store.read_auth_key(store.resolve(config.auth_key_file or "", beside=beside))
+
+
 def _keys(config: ServerConfig | ClientConfig | IdentityConfig, beside: Path) -> ClientKeys:
-    key = config.auth_key
-    if key is None:
-        key = store.read_auth_key(store.resolve(config.auth_key_file or "", beside=beside))
-    return derive(key)
+    return derive(_key(config, beside))
 
 
 def _path(named: str | None, beside: Path) -> Path | None:

@@ -136,6 +136,14 @@ PROBE_LONGEST: Final = 5.0
 #: bounds a bug.
 TAKEOVER_TIMEOUT: Final = 5.0
 
+#: How long an ASGI application may take to start, and to stop.
+ASGI_LIFESPAN: Final = 30.0
+#: How long whoever leaves a publication waits for the server to say that its port is free.
+WITHDRAWAL: Final = 5.0
+
+#: How long a guest waits for the proxy's owner to take another stream.
+VISIT_PATIENCE: Final = 10.0
+
 # --- Visitors -------------------------------------------------------------------------------
 
 #: Live connections of one proxy. More than any one service takes, less than a server's descriptors.

@@ -102,6 +102,8 @@ class Reason(enum.StrEnum):
     PROXY_FULL = "too many connections of the proxy"
     CLIENT_FULL = "too many connections of the client"
     VISITOR_FULL = "too many connections of the visitor"
+    #: The program that runs the server said no.
+    REFUSED = "refused by the program"
 
 
 class Tally:

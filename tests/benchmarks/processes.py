@@ -151,7 +151,7 @@ def site() -> Iterator[Site]:
 def prepared_client(path: Path) -> Client:
     """What a file says, ready to be run in this process."""
     config = load_client(path.read_text(), source=str(path), environ={}).value
-    return api._prepare_client(attrs.evolve(config, client_id=secrets.token_hex(16)), path)
+    return api.make_client(attrs.evolve(config, client_id=secrets.token_hex(16)), path)
 
 
 def free_ports(count: int) -> list[int]:

@@ -17,6 +17,7 @@ from tunnel.client.proxy import LocalProxy
 from tunnel.model import Address, ResetCode
 from tunnel.net import dial as dial_module
 from tunnel.net.link import Link
+from tunnel.net.muxstream import MuxStream
 from tunnel.protocol.preamble import build_preamble, proxy_v1, proxy_v2
 from tunnel.yamux import Role
 
@@ -54,7 +55,7 @@ class Ends:
 
     async def visitor(self, *pieces):
         """A visitor who sends these pieces, each in a frame of its own."""
-        stream = self.server.open_mux_stream()
+        stream = MuxStream.open(self.server)
         self.server.flush()
         for piece in pieces:
             await stream.send_all(piece)
@@ -206,7 +207,7 @@ async def test_the_window_bounds_what_waits_for_a_connection(contexts, monkeypat
                 await wait_all_tasks_blocked(0.01)
             nursery.cancel_scope.cancel()
         [endpoint] = both.client._endpoints.values()
-        assert len(endpoint._parked) <= limits.INITIAL_WINDOW
+        assert len(endpoint.parked) <= limits.INITIAL_WINDOW
         assert sent < limits.INITIAL_WINDOW + limits.STREAM_QUEUE + 8192
 
 

@@ -205,7 +205,7 @@ class Meeting:
     async def open(self) -> MuxStream:
         """Open a stream of ours, as soon as the limits allow it."""
         await self.link.wait_can_open()
-        stream = self.link.open_mux_stream()
+        stream = MuxStream.open(self.link)
         self.link.flush()
         return stream
 

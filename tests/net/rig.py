@@ -86,7 +86,7 @@ class Pair:
 
     async def streams(self):
         """Both ends of a new stream that the client opened."""
-        one = self.client.open_mux_stream()
+        one = MuxStream.open(self.client)
         self.client.flush()
         return one, await self.server_accepted.streams.receive()
 

@@ -15,6 +15,7 @@ from tests.net.rig import OWN, Accepting, link_pair, socket_pair, socket_transpo
 from tunnel.model import ResetCode
 from tunnel.net.carrier import Visit, make_carrier
 from tunnel.net.link import Link
+from tunnel.net.muxstream import MuxStream
 from tunnel.stats import Counters
 
 CARRIERS = ["hub", "relay"]
@@ -222,7 +223,7 @@ async def test_what_was_parked_before_the_socket_was_there_comes_first(contexts,
     async with link_pair(
         contexts, transports=socket_transports, carrier=carrier, accept=accepted
     ) as pair:
-        stream = pair.server.open_mux_stream()
+        stream = MuxStream.open(pair.server)
         pair.server.flush()
         dialling = await accepted.streams.receive()
         outside, inside = socket_pair()

@@ -24,6 +24,7 @@ from tunnel import limits
 from tunnel.model import ResetCode
 from tunnel.net.carrier import Visit
 from tunnel.net.link import Link
+from tunnel.net.muxstream import MuxStream
 from tunnel.net.transport import SocketTransport, StreamTransport
 from tunnel.stats import Counters
 from tunnel.yamux import Role
@@ -252,7 +253,7 @@ async def test_the_first_reason_counts(contexts):
 async def test_lost_before_it_runs(contexts):
     client, server = await tls_pair(contexts)
     link = Link(server, Role.SERVER, OWN, Accepting())
-    stream = link.open_mux_stream()
+    stream = MuxStream.open(link)
     link.lose("too late")
     assert await link.run() == "too late"
     assert link.running.is_set()
@@ -276,7 +277,7 @@ async def test_a_link_that_never_runs_holds_nothing(contexts):
 @pytest.mark.parametrize("how", ["cancel", "end"])
 async def test_a_goodbye(contexts, how):
     async with single(contexts, transports=socket_transports) as one:
-        stream = one.link.open_mux_stream()
+        stream = MuxStream.open(one.link)
         await stream.send_all(b"hello")
         assert await one.frames(2) == [(WINDOW, SYN, 2, 0), (DATA, 0, 2, 5)]
         if how == "end":
@@ -366,7 +367,7 @@ async def test_whoever_waits_for_a_stream_gets_one_in_turn(contexts):
 
         async def visitor(number):
             await pair.client.wait_can_open()
-            opened.append(pair.client.open_mux_stream())
+            opened.append(MuxStream.open(pair.client))
             pair.client.flush()
 
         async with trio.open_nursery() as nursery:
@@ -448,7 +449,7 @@ async def test_a_link_that_cannot_send_reads_on_and_does_not_spin(contexts, monk
 
         monkeypatch.setattr(one.link._tls.transport, "send_nowait", broken)
         monkeypatch.setattr(one.link._engine, "data_to_send", data_to_send)
-        stream = one.link.open_mux_stream()
+        stream = MuxStream.open(one.link)
         one.link.flush()
         await stream.send_all(b"never sent")
         await wait_all_tasks_blocked()
@@ -461,7 +462,7 @@ async def test_a_link_that_cannot_send_reads_on_and_does_not_spin(contexts, monk
 
 async def test_a_stream_that_is_not_wanted_is_refused(contexts):
     async with link_pair(contexts, accept=lambda _link, _stream_id: None) as pair:
-        stream = pair.server.open_mux_stream()
+        stream = MuxStream.open(pair.server)
         pair.server.flush()
         with pytest.raises(trio.BrokenResourceError, match="limit"):
             await stream.receive_some()
@@ -473,7 +474,7 @@ async def test_the_pace_is_looked_at_though_the_kernel_takes_everything(contexts
         looks = []
         monkeypatch.setattr(pair.client._pace, "look", lambda now: not looks.append(now))
         monkeypatch.setattr(pair.client._pace, "batch", 4096)
-        stream = pair.client.open_mux_stream()
+        stream = MuxStream.open(pair.client)
         await stream.send_all(b"x")
         await wait_all_tasks_blocked()
         assert looks

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -142,9 +143,13 @@ async def test_nobody_else_binds_a_kept_port():
         link = SimpleNamespace(running=trio.Event())
         async with trio.open_nursery() as nursery:
             with pytest.raises(OSError, match="another session") as caught:
-                await nursery.start(listen, ports.proxies[0], port, other, registry, link)
+                await nursery.start(
+                    listen, ports.proxies[0], port, other, registry, link, lambda: nullcontext(True)
+                )
             assert caught.value.errno == errno.EADDRINUSE
             assert is_free(Address("127.0.0.1", port))
-            await nursery.start(listen, ports.proxies[0], port, owner, registry, link)
+            await nursery.start(
+                listen, ports.proxies[0], port, owner, registry, link, lambda: nullcontext(True)
+            )
             nursery.cancel_scope.cancel()
     assert registry.holder("127.0.0.1", port) is None

@@ -19,6 +19,7 @@ from tunnel.server import listener
 from tunnel.server.listener import Proxy
 from tunnel.server.publish import Publisher, Rules
 from tunnel.server.registry import Owner, Registry, Seat
+from tunnel.server.targets import Targets
 from tunnel.server.visitors import Lobby
 
 EVERY_PORT = (PortRange(1, 65535),)
@@ -58,7 +59,7 @@ async def session(registry=None, *, rules=None, name="tests", identity="key"):
 
         seat.probe, seat.evict = probe, evict
         try:
-            yield Publisher(nursery, rules, seat, registry or Registry(), link)
+            yield Publisher(nursery, rules, seat, registry or Registry(), Targets(), link)
         finally:
             nursery.cancel_scope.cancel()
 

@@ -9,13 +9,13 @@ from typing import Protocol
 import attrs
 import trio
 
-from tunnel.errors import RemoteProtocolError
 from tunnel.model import ResetCode
 from tunnel.net.account import Account, Audit
+from tunnel.net.arriving import ArrivingEndpoint
 from tunnel.net.carrier import Visit
 from tunnel.net.endpoint import Endpoint
 from tunnel.net.link import Link
-from tunnel.protocol.preamble import Preamble, PreambleDecoder
+from tunnel.protocol.preamble import Preamble
 from tunnel.stats import Counters, Meter
 
 
@@ -29,20 +29,10 @@ class Visited(Protocol):
         """Begin to connect; call `connected` or `refuse` in the end."""
 
 
-class DiallingEndpoint(Endpoint):
-    """Reads the preamble, then parks what comes (the window bounds it) until there is a socket."""
+class DiallingEndpoint(ArrivingEndpoint):
+    """Parks what comes until there is a local connection."""
 
-    __slots__ = (
-        "_account",
-        "_audit",
-        "_decoder",
-        "_finished",
-        "_parked",
-        "_proxies",
-        "_stream_id",
-        "link",
-        "scope",
-    )
+    __slots__ = ("_account", "_audit", "_proxies", "scope")
 
     def __init__(
         self,
@@ -51,34 +41,15 @@ class DiallingEndpoint(Endpoint):
         proxies: Mapping[int, Visited],
         audit: Audit | None = None,
     ) -> None:
-        self.link = link
+        super().__init__(link, stream_id)
+        self._proxies = proxies
         self._audit = audit
         self._account: Account | None = None
-        self._stream_id = stream_id
-        self._proxies = proxies
-        self._decoder: PreambleDecoder | None = PreambleDecoder()
-        self._parked = bytearray()
-        self._finished = False
         #: Cancelled when the visitor goes before there is a connection.
         self.scope = trio.CancelScope()
 
-    def deliver(self, data: memoryview) -> int:
-        """See `Endpoint`. The preamble is consumed at once, the rest when the socket takes it."""
-        if self._decoder is None:
-            self._parked += data
-            return 0
-        try:
-            taken, preamble = self._decoder.feed(data)
-        except RemoteProtocolError:
-            self.refuse(ResetCode.BAD_PREAMBLE)
-            return 0
-        if preamble is not None:
-            self._decoder = None
-            self._parked += data[taken:]
-            self._dispatch(preamble)
-        return taken
-
-    def _dispatch(self, preamble: Preamble) -> None:
+    def arrived(self, preamble: Preamble) -> None:
+        """See `ArrivingEndpoint`."""
         # By the id alone, to what this client's own file says: never to an address from the wire.
         number = preamble.proxy_id
         proxy = None if number is None else self._proxies.get(number)
@@ -89,35 +60,30 @@ class DiallingEndpoint(Endpoint):
         else:
             proxy.visit(self, preamble)
 
-    def finish(self) -> None:
-        """See `Endpoint`."""
-        self._finished = True
-        if self._decoder is not None:
-            self.refuse(ResetCode.BAD_PREAMBLE)
-
     def reset(self, code: int) -> None:
         """See `Endpoint`."""
         self.scope.cancel()
         if self._account is not None:
             self._account.close(ResetCode.of(code))
 
-    def resume(self) -> None:
-        """See `Endpoint`; nothing was sent yet."""
-
     def refuse(self, code: ResetCode) -> None:
         """There will be no connection: a reset before any byte. Flush the link after it."""
-        self.link.reset(self._stream_id, code)
+        super().refuse(code)
         if self._account is not None:
             self._account.close(code)
 
     def connected(self, sock: socket.socket, visit: Visit) -> None:
         """There is one: the carrier takes over, with what is parked. Flush the link after it."""
-        if self._account is not None:
-            account = self._account
-            visit = attrs.evolve(visit, counters=account.meter, on_end=account.close)
         self.link.carrier.adopt(
-            sock, self._stream_id, visit, parked=self._parked, finished=self._finished
+            sock, self.stream_id, self.counted(visit), parked=self.parked, finished=self.finished
         )
+
+    def counted(self, visit: Visit) -> Visit:
+        """The visit, for whoever carries it: told to the audit if there is one."""
+        if self._account is None:
+            return visit
+        account = self._account
+        return attrs.evolve(visit, counters=account.meter, on_end=account.close)
 
 
 Accept = Callable[[Link, int], Endpoint]

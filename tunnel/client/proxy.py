@@ -173,11 +173,17 @@ class LocalProxy:
         if self._networks and not within(preamble.source.host, self._networks):
             self._turn_away(endpoint, preamble)
             return
+        self._receive(endpoint, preamble, self._nursery)
+
+    def _receive(
+        self, endpoint: DiallingEndpoint, preamble: Preamble, nursery: trio.Nursery
+    ) -> None:
+        """Somebody who may visit has come."""
         sock, connected = self._dial_at_once()
         if sock is not None and connected:
             self._hand_over(sock, endpoint, preamble)
         else:
-            self._nursery.start_soon(self._connect, endpoint, preamble, sock)
+            nursery.start_soon(self._connect, endpoint, preamble, sock)
 
     def _dial_at_once(self) -> tuple[socket.socket | None, bool]:
         """A connection to the local service, and whether it is made; None if it takes a task."""

@@ -33,8 +33,8 @@ async def run_client(
     Cancelled, it says goodbye to the server and releases everything before it returns.
 
     Raises:
-      LinkLost, Refused, RemoteProtocolError: why an attempt or a session ended, if `Client.gives_up`
-        says so.
+      LinkLost, Refused, RemoteProtocolError: why an attempt or a session ended, where
+        `Client.gives_up` says so.
     """
     state = AsyncValue(ClientState.CONNECTING)
     # Not a secret: it only keeps clients from coming back in step.

@@ -70,6 +70,8 @@ class Client:
     carrier: str | None = None
     #: Told of every visitor; None for nobody.
     audit: Audit | None = attrs.field(default=None, init=False)
+    #: The server that answered last, as it was dialled.
+    host: str | None = attrs.field(default=None, init=False)
     #: Asked after each attempt and each session why it ended; True ends the loop with that error.
     gives_up: Callable[[TunnelError], bool] = attrs.field(default=lambda _: False, init=False)
     #: Made once per process: tells a restart from a reconnect.
@@ -138,7 +140,7 @@ async def hold_session(client: Client, attempt: int, connected: Callable[[], Non
     """
     with trio.fail_after(client.connect_timeout) as patience:
         tls = await client.dial()
-        proxies = client.proxies
+        client.host, proxies = tls.server_hostname, client.proxies
         try:
             for proxy in proxies:
                 proxy.standing.value = ASKED

@@ -78,13 +78,19 @@ def load_server(text: str, *, source: str, environ: Mapping[str, str]) -> Loaded
 
 
 def load_client(
-    text: str, *, source: str, environ: Mapping[str, str], default_name: str | None = None
+    text: str,
+    *,
+    source: str,
+    environ: Mapping[str, str],
+    default_name: str | None = None,
+    idle: bool = False,
 ) -> Loaded[ClientConfig]:
     """Read a ``client.toml``; like `load_server`.
 
-    `default_name` is the client's name if the file has none: such as the host's.
+    `default_name` is the client's name if the file has none: such as the host's. With `idle` there
+    may be nothing to do in it: who reads it has something to do.
     """
-    found = examine(text, Kind.CLIENT, environ)
+    found = examine(text, Kind.CLIENT, environ, idle=idle)
     if not isinstance(found.value, ClientConfig):
         raise ConfigError(source, found.errors)
     name = found.value.name or default_name
@@ -103,7 +109,9 @@ def detect(text: str) -> Kind | None:
     return None
 
 
-def examine(text: str, kind: Kind | None, environ: Mapping[str, str]) -> Examined:
+def examine(
+    text: str, kind: Kind | None, environ: Mapping[str, str], *, idle: bool = False
+) -> Examined:
     """Read a text as a server's or a client's file, or as one that is neither. Never raises."""
     text = text.removeprefix(_BYTE_ORDER_MARK)
     lines = Lines.of(text)
@@ -111,6 +119,8 @@ def examine(text: str, kind: Kind | None, environ: Mapping[str, str]) -> Examine
     if isinstance(document, Fault):
         return Examined(None, [document], [])
     notes = Notes(lines)
+    if kind is Kind.CLIENT and kind in document and not idle:
+        _anything_to_do(document, notes)
     value = _read(document, kind, environ, notes)
     return Examined(value, notes.errors, notes.warnings)
 
@@ -196,12 +206,15 @@ def _client(document: Document, environ: Mapping[str, str], notes: Notes) -> Val
             notes.warn_outside(variable, text)
     if "forwarders" in document:
         foreign_key(("forwarders",), document["forwarders"], (), notes)
-    elif all(document.get(name, []) == [] for name in ("proxies", "visitors")):
-        notes.error(("proxies",), "there is nothing to do: add a [[proxies]] or [[visitors]] table")
     return values | {
         "proxies": _proxies(document, notes),
         "visitors": _visitors(document, notes),
     }
+
+
+def _anything_to_do(document: Document, notes: Notes) -> None:
+    if all(document.get(name, []) == [] for name in ("proxies", "visitors", "forwarders")):
+        notes.error(("proxies",), "there is nothing to do: add a [[proxies]] or [[visitors]] table")
 
 
 def _proxies(document: Document, notes: Notes) -> tuple[ProxyConfig, ...]:

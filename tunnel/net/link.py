@@ -17,9 +17,9 @@ import trio
 from tunnel import limits
 from tunnel.errors import RemoteProtocolError
 from tunnel.model import TRACE, ResetCode
+from tunnel.net.beside import Beside
 from tunnel.net.carrier import Carrier, make_carrier
 from tunnel.net.endpoint import Endpoint
-from tunnel.net.muxstream import MuxStream
 from tunnel.net.pace import Pace
 from tunnel.net.scratch import scratch
 from tunnel.net.tls import TlsStream
@@ -90,6 +90,7 @@ class Link:
         self._lost: str | None = None
         self._graceful = False
         self._mute = False
+        self._beside = Beside(self)
         self.carrier: Carrier = make_carrier(self, carrier)
 
     # --- Life --------------------------------------------------------------------------------
@@ -118,6 +119,7 @@ class Link:
             if self._heard is not None:
                 self._heard.set()  # nobody needs to wait any longer
             self._reset_all()
+            self._beside.flush_others(self._flush)
             if goodbye:
                 await self._say_goodbye()
             # Whoever comes too late (a visitor, a dial that worked) may still call `flush`.
@@ -227,7 +229,7 @@ class Link:
         try:
             while self._tls.blocked and not self._mute:
                 await self._tls.drain()
-                self._fill()
+                self.flush()
         except trio.BrokenResourceError as error:
             self._fall_silent(error)
         finally:
@@ -240,9 +242,19 @@ class Link:
 
         Call it once after a batch of other calls.
         """
+        self._beside.flush(self._flush)
+
+    def _flush(self) -> None:
         self._fill()
         if self._tls.blocked and not (self._mute or self._writing):
             self._writing = self.spawn(self._write)
+
+    def flush_with(self, other: Link) -> None:
+        """Flush another link when this one was flushed, or has ended: for endpoints, who may not.
+
+        What they lent to the other link is safe until then.
+        """
+        self._beside.add(other)
 
     def _fill(self) -> None:
         engine, tls, pace = self._engine, self._tls, self._pace
@@ -377,12 +389,6 @@ class Link:
     def stop_reading(self, stream_id: int) -> None:
         """Nobody reads the stream any more: what still comes resets it."""
         self._engine.stop_reading(stream_id, trio.current_time())
-
-    def open_mux_stream(self) -> MuxStream:
-        """Open a stream that is used as a Trio stream."""
-        stream = MuxStream(self, self.open_stream())
-        self.attach(stream.stream_id, stream.endpoint)
-        return stream
 
     @property
     def lost(self) -> bool:

@@ -13,6 +13,7 @@ from tunnel.net.onetask import OneTask
 
 if TYPE_CHECKING:
     from tunnel.net.link import Link
+    from tunnel.stats import Counters
 
 
 class StreamEndpoint(Endpoint):
@@ -20,9 +21,9 @@ class StreamEndpoint(Endpoint):
 
     __slots__ = ("arrived", "buffer", "ended", "reset_code", "roomy", "was_reset")
 
-    def __init__(self) -> None:
-        self.buffer = bytearray()
-        self.ended = False
+    def __init__(self, parked: bytes | bytearray, *, finished: bool) -> None:
+        self.buffer = bytearray(parked)
+        self.ended = finished
         self.reset_code: int | None = None
         self.arrived = trio.Event()
         self.roomy = trio.Event()
@@ -63,17 +64,39 @@ class MuxStream(trio.abc.HalfCloseableStream):
     comes after it resets the stream too, since Yamux cannot say "I read no more" in another way.
     A `send_all` that was cancelled may have sent some, all or none; after it `aclose` resets, so
     that half a message never looks like a whole one. Cancelling `receive_some` loses nothing.
+
+    Args:
+      link: carries it.
+      stream_id: an open stream of the link; `Link.attach` the `endpoint` to it.
+      parked: bytes of the stream that came before.
+      finished: the peer's end of the stream has come as well.
     """
 
-    def __init__(self, link: Link, stream_id: int) -> None:
+    def __init__(
+        self,
+        link: Link,
+        stream_id: int,
+        *,
+        parked: bytes | bytearray = b"",
+        finished: bool = False,
+    ) -> None:
         self.stream_id = stream_id
-        self.endpoint = StreamEndpoint()
+        self.endpoint = StreamEndpoint(parked, finished=finished)
+        #: What it carries is added to these, if there are any.
+        self.counters: Counters | None = None
         self._link = link
         self._closed = False
         self._eof_sent = False
         self._torn = False
         self._sending = OneTask("another task sends on this stream")
         self._receiving = OneTask("another task reads this stream")
+
+    @classmethod
+    def open(cls, link: Link) -> MuxStream:
+        """Open a stream of a link."""
+        stream = cls(link, link.open_stream())
+        link.attach(stream.stream_id, stream.endpoint)
+        return stream
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """See `trio.abc.SendStream`. Returns when the link has taken everything."""
@@ -85,8 +108,10 @@ class MuxStream(trio.abc.HalfCloseableStream):
             self._torn = True
             while rest:
                 room = await self._room()
-                self._link.send(self.stream_id, rest[:room])
-                rest = rest[room:]
+                piece, rest = rest[:room], rest[room:]
+                self._link.send(self.stream_id, piece)
+                if self.counters is not None:
+                    self.counters.read += len(piece)
                 self._link.flush()
             self._torn = False
 
@@ -138,8 +163,11 @@ class MuxStream(trio.abc.HalfCloseableStream):
 
     def _take(self, max_bytes: int | None) -> bytes:
         buffer = self.endpoint.buffer
-        data = bytes(buffer[:max_bytes])
+        with memoryview(buffer) as view:
+            data = bytes(view[:max_bytes])
         del buffer[: len(data)]
+        if self.counters is not None:
+            self.counters.delivered += len(data)
         self._link.consumed(self.stream_id, len(data))
         self._link.flush()
         return data
@@ -163,12 +191,21 @@ class MuxStream(trio.abc.HalfCloseableStream):
 
     async def aclose(self) -> None:
         """See `trio.abc.AsyncResource`, and above."""
+        self.close()
+        await trio.lowlevel.checkpoint()
+
+    def close(self) -> None:
+        """The same without a checkpoint."""
         if not self._closed:
             if self._torn or self.endpoint.buffer:
                 self.reset(ResetCode.CANCELLED)
             else:
                 self._close()
-        await trio.lowlevel.checkpoint()
+
+    @property
+    def closed(self) -> bool:
+        """True if this end was closed, or reset."""
+        return self._closed
 
     def _close(self) -> None:
         self._closed = True

@@ -34,10 +34,8 @@ class Relay(Carrier):
         if not self.link.carrying:
             sock.close()
             return
-        stream = MuxStream(self.link, stream_id)
+        stream = MuxStream(self.link, stream_id, parked=parked, finished=finished)
         self.link.attach(stream_id, stream.endpoint)
-        stream.endpoint.buffer += parked
-        stream.endpoint.ended = finished
         self.started()
         visit.begin()
         self.link.spawn(self._carry, sock, stream, visit)

@@ -88,6 +88,11 @@ class TlsStream(trio.abc.Stream):
                 return
 
     @property
+    def server_hostname(self) -> str | None:
+        """The server's name or address, as a client dialled it."""
+        return self._ssl.server_hostname
+
+    @property
     def alpn(self) -> str | None:
         """The application protocol that both ends agreed on."""
         return self._ssl.selected_alpn_protocol()

@@ -141,6 +141,10 @@ class Transport(ABC):
     async def send_eof(self) -> None:
         """Say that no more will come, where the stream can say so."""
 
+    def own_address(self) -> Address:
+        """This end of the connection; nowhere if there is no such thing."""
+        return Address("0.0.0.0", 0)  # noqa: S104  # not an address to listen on
+
     @abstractmethod
     def abort(self) -> None:
         """Close at once, dropping what is unsent. May be called twice."""
@@ -215,6 +219,13 @@ class SocketTransport(Transport):
     async def wait_writable(self) -> None:
         """See `Transport`."""
         await trio.lowlevel.wait_writable(self.sock)
+
+    def own_address(self) -> Address:
+        """See `Transport`."""
+        try:
+            return own_address(self.sock)
+        except OSError:
+            return super().own_address()
 
     def _broken(self, error: OSError) -> Exception:
         if self.sock.fileno() < 0:

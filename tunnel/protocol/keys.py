@@ -42,7 +42,7 @@ def generate_key(entropy: bytes) -> str:
     """A key as text, from 32 random bytes."""
     if len(entropy) != KEY_SIZE:
         raise ValueError(f"a key is made of {KEY_SIZE} random bytes, not {len(entropy)}")
-    return _write(PREFIX, _KEY_LABEL, entropy)
+    return armoured(PREFIX, _KEY_LABEL, entropy)
 
 
 def is_generated_key(text: str) -> bool:
@@ -67,20 +67,26 @@ def is_generated_key(text: str) -> bool:
     return True
 
 
-def _write(prefix: str, label: bytes, payload: bytes) -> str:
+def key_bytes(text: str) -> bytes | None:
+    """The 32 bytes that a generated key was made of; None for another key."""
+    return _read(text, PREFIX, _KEY_LABEL, KEY_SIZE) if text.startswith(PREFIX) else None
+
+
+def armoured(prefix: str, label: bytes, payload: bytes) -> str:
+    """Bytes as a word that people copy, with a checksum; `label` says what they are."""
     raw = payload + _checksum(label, payload)
     return prefix + base64.b32encode(raw).decode().rstrip("=").lower()
 
 
 def _read(text: str, prefix: str, label: bytes, size: int) -> bytes | None:
-    """What `_write` made the text of; None if it is not exactly that."""
+    """What `armoured` made the text of; None if it is not exactly that."""
     body = text.removeprefix(prefix)
     try:
         payload = base64.b32decode(body.upper() + "=" * (-len(body) % 8))[:size]
     except (binascii.Error, ValueError):
         return None
     # Written again: base32 has bits that say nothing, and letters that Python takes for others.
-    fits = len(payload) == size and _write(prefix, label, payload) == text
+    fits = len(payload) == size and armoured(prefix, label, payload) == text
     return payload if fits else None
 
 
@@ -109,7 +115,7 @@ class Verifier:
         that does not verify the certificate, and can try which key made up by a person fits it.
         """
         payload = self.key_id + self.stored_key + self.server_key
-        return _write(VERIFIER_PREFIX, _VERIFIER_LABEL, payload)
+        return armoured(VERIFIER_PREFIX, _VERIFIER_LABEL, payload)
 
     @classmethod
     def from_text(cls, text: str) -> Verifier:

@@ -8,12 +8,14 @@ import logging
 import random
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import TypeAlias
 
 import attrs
 import trio
 
-from tunnel.handles import ProxyStatistics
+from tunnel.handles import ProxyPublished, ProxyStatistics, ProxyWithdrawn
 from tunnel.model import Address
 from tunnel.net.link import Link
 from tunnel.net.listen import (
@@ -31,6 +33,9 @@ from tunnel.stats import Counters
 
 logger = logging.getLogger(__name__)
 
+#: Lets a proxy be visited by other clients within a block; False if it cannot be.
+Offer: TypeAlias = Callable[[], AbstractContextManager[bool]]
+
 
 @attrs.define(eq=False)
 class Proxy:
@@ -43,9 +48,17 @@ class Proxy:
     preferred_port: int
     local_port: int
     visitors: Visitors
+    #: Without a public port: other clients visit it, and nobody else.
+    visitors_only: bool = False
+    #: The clients that may; none is every one.
+    allow_visitors: tuple[str, ...] = ()
+    #: For the proof of a visit, if it has a secret.
+    visit_nonce: bytes = b""
     start_time: float = attrs.field(factory=time.time)
     counters: Counters = attrs.field(factory=Counters)
     addresses: tuple[Address, ...] = ()
+    #: It can be visited by other clients now.
+    offered: bool = False
     #: Why it is not published, or was not at first.
     rejection: Rejected | None = None
     #: One for each task that holds its port or waits for it.
@@ -54,16 +67,22 @@ class Proxy:
 
     def answer(self) -> Bound | Rejected:
         """What has become of it, once it was tried."""
-        if self.addresses:
+        if self.up:
             return Bound(self.proxy_id, self.addresses)
         assert self.rejection is not None  # one of the two  # noqa: S101
         return self.rejection
+
+    @property
+    def up(self) -> bool:
+        """True while it is published, or can be visited if that is all that is wanted."""
+        return bool(self.addresses) or (self.visitors_only and self.offered)
 
     def become(self, other: Proxy) -> None:
         """Be what the client wants now; the port and those who are there stay."""
         self.preferred_port = other.preferred_port
         self.local_port = other.local_port
         self.visitors.allow_from = other.visitors.allow_from
+        self.allow_visitors, self.visit_nonce = other.allow_visitors, other.visit_nonce
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -90,6 +109,15 @@ class Proxy:
                 scope.cancel()
             await self._let_go.wait()
 
+    def tell_published(self) -> None:
+        """Tell the program that runs the server that it can be visited."""
+        visitors = self.visitors
+        visitors.lobby.tell(ProxyPublished(visitors.owner, self.name, self.addresses))
+
+    def tell_withdrawn(self) -> None:
+        """And that it cannot any more."""
+        self.visitors.lobby.tell(ProxyWithdrawn(self.visitors.owner, self.name))
+
     def statistics(self) -> ProxyStatistics:
         """The proxy now."""
         return ProxyStatistics(
@@ -107,12 +135,14 @@ async def listen(
     seat: Seat,
     registry: Registry,
     link: Link,
+    offer: Offer,
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Own the sockets of a published proxy, and accept visitors until cancelled.
 
-    It has started when the port is bound; it has released the port when it returns.
+    It has started when the port is bound; it has released the port when it returns. While it has
+    it other clients may visit it as well, if no other proxy has its name and port.
 
     Raises:
       OSError: the port cannot be bound (before it has started); EDQUOT if the sessions of the
@@ -129,15 +159,54 @@ async def listen(
     proxy.addresses = tuple(map(own_address, listeners))
     with proxy.held():
         try:
-            task_status.started()
-            async with trio.open_nursery() as nursery:
-                for listener in listeners[1:]:
-                    nursery.start_soon(_accept_visitors, listener, proxy, link)
-                await _accept_visitors(listeners[0], proxy, link)
+            with offer() as offered:
+                proxy.offered = offered
+                proxy.tell_published()
+                task_status.started()
+                await _accept_all(listeners, proxy, link)
         finally:
-            proxy.addresses = ()
+            proxy.addresses, proxy.offered = (), False
             close_all(listeners)
             registry.release(seat, proxy.host, port)
+            proxy.tell_withdrawn()
+
+
+async def attend(
+    proxy: Proxy,
+    seat: Seat,
+    registry: Registry,
+    offer: Offer,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Let other clients visit a proxy that has no public port, until cancelled.
+
+    Raises:
+      OSError: another proxy has its name and port, or EDQUOT, as for `listen`.
+    """
+    if registry.full(seat):
+        raise OSError(errno.EDQUOT, "this identity has as many proxies as it may have")
+    with offer() as offered:
+        if not offered:
+            raise OSError(errno.EADDRINUSE, "another proxy is visited by that name and port")
+        proxy.offered = True
+        registry.enter(seat)
+        with proxy.held():
+            try:
+                proxy.tell_published()
+                task_status.started()
+                await trio.sleep_forever()
+            finally:
+                proxy.offered = False
+                registry.leave(seat)
+                proxy.tell_withdrawn()
+
+
+async def _accept_all(listeners: list[socket.socket], proxy: Proxy, link: Link) -> None:
+    async with trio.open_nursery() as nursery:
+        for listener in listeners[1:]:
+            nursery.start_soon(_accept_visitors, listener, proxy, link)
+        await _accept_visitors(listeners[0], proxy, link)
 
 
 async def _accept_visitors(listener: socket.socket, proxy: Proxy, link: Link) -> None:
@@ -167,7 +236,7 @@ def _admit(visitor: socket.socket, proxy: Proxy, link: Link) -> None:
     except OSError:
         visitor.close()  # it has gone already
         return
-    if (reason := proxy.visitors.admit(source.host)) is not None:
+    if (reason := proxy.visitors.ask(source)) is not None:
         proxy.visitors.turn_away(visitor, source, reason)
         return
     connection_id = random.randbytes(8)  # noqa: S311  # not a secret: both logs have it

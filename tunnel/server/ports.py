@@ -65,6 +65,9 @@ class Ports:
             self.lobby.visitors(
                 request.name, owner=self.owner, allow_from=networks, client=self.room
             ),
+            request.visitors_only,
+            request.allow_visitors,
+            request.visit_nonce,
         )
 
     async def publish(self, publisher: Publisher) -> tuple[Bound | Rejected, ...]:
@@ -111,8 +114,13 @@ class Ports:
         if number not in left:
             return False
         proxy = self.proxies[number]
-        place = (request.name, request.publish_addr, request.publish_port)
-        return (proxy.name, proxy.host, proxy.port) == place
+        place = (
+            request.name,
+            request.publish_addr,
+            request.publish_port,
+            request.visitors_only,
+        )
+        return (proxy.name, proxy.host, proxy.port, proxy.visitors_only) == place
 
     async def _change(self, publisher: Publisher, wanted: Reconfigure) -> None:
         async with self._turn:
@@ -134,6 +142,8 @@ class Ports:
             proxy = self._make(number, request)
             if number in self.proxies:
                 self.proxies[number].become(proxy)
+                if self._publisher is not None:
+                    self._publisher.targets.changed(proxy.name)
             else:
                 self.proxies[number] = proxy
                 self._next_id = max(self._next_id, number + 1)

@@ -7,6 +7,7 @@ holds it ends, and with growing pauses when a program outside holds it.
 from __future__ import annotations
 
 import errno
+import functools
 import logging
 import random
 from collections.abc import Iterable, Iterator
@@ -18,8 +19,9 @@ from tunnel import limits
 from tunnel.model import ANY, PortRange, RejectionCode
 from tunnel.net.link import Link
 from tunnel.protocol.messages import Bound, Rejected
-from tunnel.server.listener import Proxy, listen
+from tunnel.server.listener import Proxy, attend, listen
 from tunnel.server.registry import Registry, Seat, covers, overlap
+from tunnel.server.targets import Target, Targets
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +85,7 @@ class Publisher:
     rules: Rules
     seat: Seat
     registry: Registry
+    targets: Targets
     link: Link
     #: Sessions that have shown a sign of life: asked once, not for every port.
     _alive: set[Seat] = attrs.field(factory=set, init=False)
@@ -97,7 +100,7 @@ class Publisher:
           beside: the others that the client wants published.
         """
         answers: dict[Proxy, Bound | Rejected] = {}
-        taken = {(proxy.host, proxy.port) for proxy in beside}
+        taken = _places(beside)
         proxies = tuple(proxies)
         # Those that take any port come last, or they might take one that another asks for.
         for proxy in sorted(proxies, key=lambda proxy: not proxy.port):
@@ -105,7 +108,7 @@ class Publisher:
             proxy.rejection = answer if isinstance(answer, Rejected) else None
             if isinstance(answer, Rejected):
                 self.log_rejected(proxy, answer)
-            taken.add((proxy.host, proxy.port))
+            taken |= _places([proxy])
             answers[proxy] = answer
         return [answers[proxy] for proxy in proxies]
 
@@ -116,6 +119,8 @@ class Publisher:
             return Rejected(proxy.proxy_id, code, text)
 
         port = proxy.port
+        if proxy.visitors_only:
+            return None  # it takes no port
         if port and port in self.rules.reserved:
             return reject(RejectionCode.RESERVED, f"the server itself uses port {port}")
         if port and not self.rules.allows(port):
@@ -135,6 +140,8 @@ class Publisher:
         if (rejected := self.forbidden(proxy)) is not None:
             return rejected
         port = proxy.port
+        if proxy.visitors_only:
+            return None
         if port and any(port == other and overlap(host, proxy.host) for host, other in taken):
             text = f"another of your proxies has port {port}"
             return Rejected(proxy.proxy_id, RejectionCode.DUPLICATE, text)
@@ -152,8 +159,13 @@ class Publisher:
         """The sessions that hold what is missing."""
         if error.errno == errno.EDQUOT:
             return self.registry.holders(self.seat.owner.identity)
-        holder = self.registry.holder(proxy.host, proxy.port)
+        holder = self._holder(proxy)
         return () if holder is None or error.errno != errno.EADDRINUSE else (holder,)
+
+    def _holder(self, proxy: Proxy) -> Seat | None:
+        if proxy.visitors_only:
+            return self.targets.holder(proxy)
+        return self.registry.holder(proxy.host, proxy.port)
 
     async def _end_ghost(self, holders: Iterable[Seat]) -> bool:
         """True if one of them was a silent session with the same key, and holds nothing any more.
@@ -173,7 +185,8 @@ class Publisher:
 
     async def _bind_any(self, proxy: Proxy) -> Bound:
         """Bind the port, or the first that can be had if any will do."""
-        candidates = [proxy.port] if proxy.port else self.rules.candidates(proxy.preferred_port)
+        fixed = proxy.port or proxy.visitors_only
+        candidates = [proxy.port] if fixed else self.rules.candidates(proxy.preferred_port)
         error = OSError(errno.EADDRINUSE, "no free port")
         for port in candidates:
             try:
@@ -185,13 +198,20 @@ class Publisher:
         raise error
 
     async def _bind(self, proxy: Proxy, port: int) -> None:
-        await self.nursery.start(listen, proxy, port, self.seat, self.registry, self.link)
+        target = Target(proxy, self.seat, self.link)
+        offer = functools.partial(self.targets.offered, target)
+        if proxy.visitors_only:
+            await self.nursery.start(attend, proxy, self.seat, self.registry, offer)
+        else:
+            await self.nursery.start(
+                listen, proxy, port, self.seat, self.registry, self.link, offer
+            )
         logger.info(
             "Proxy listening",
             extra={
                 "client": self.seat.name,
                 "proxy": proxy.name,
-                "address": ", ".join(map(str, proxy.addresses)),
+                "address": ", ".join(map(str, proxy.addresses)) or "visitors only",
             },
         )
 
@@ -229,6 +249,8 @@ class Publisher:
 
     def _who_uses(self, proxy: Proxy) -> str:
         """Whose port it is, told only to clients of the same identity."""
+        if proxy.visitors_only:
+            return f"another proxy called {proxy.name} is visited at {proxy.port}"
         if not proxy.port:
             return "no port that clients may publish is free"
         holder = self.registry.holder(proxy.host, proxy.port)
@@ -247,8 +269,16 @@ class Publisher:
         pause = limits.BIND_RETRY_FIRST
         while True:
             with trio.move_on_after(pause):
-                await self.registry.wait_freed(proxy.port)
+                if proxy.visitors_only:
+                    await self.targets.wait_freed(proxy)
+                else:
+                    await self.registry.wait_freed(proxy.port)
             try:
                 return await self._bind_any(proxy)
             except OSError:
                 pause = min(2 * pause, limits.BIND_RETRY_LAST)
+
+
+def _places(proxies: Iterable[Proxy]) -> set[tuple[str, int]]:
+    """The public places that these ask for."""
+    return {(proxy.host, proxy.port) for proxy in proxies if proxy.port and not proxy.visitors_only}

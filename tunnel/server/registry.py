@@ -42,7 +42,7 @@ class Seat:
       attempt: which connection of that process it is, counted by the client.
       name: the client's name.
       address: where it connects from.
-      max_proxies: how many ports all sessions of its identity together may hold.
+      max_proxies: how many proxies all sessions of its identity together may hold.
     """
 
     owner: Owner
@@ -51,6 +51,8 @@ class Seat:
     name: str
     address: Address
     max_proxies: int | None = None
+    #: The name is that of the key's entry; clients that share a key choose theirs.
+    assigned: bool = False
     #: Ends the session at once, with a reason for its log line.
     evict: Callable[[str], None] = attrs.field(init=False)
     #: Asks the client for a sign of life; False if there is none.
@@ -139,6 +141,10 @@ class Registry:
     def hold(self, seat: Seat, host: str, port: int) -> None:
         """The session has bound this port."""
         self._ports.setdefault(port, []).append((host, seat))
+        self.enter(seat)
+
+    def enter(self, seat: Seat) -> None:
+        """The session has one proxy more."""
         self._held.setdefault(seat.owner.identity, Counter())[seat] += 1
 
     def release(self, seat: Seat, host: str, port: int) -> None:
@@ -147,7 +153,7 @@ class Registry:
         holders.remove((host, seat))
         if not holders:
             del self._ports[port]
-        self._forget(seat)
+        self.leave(seat)
         if port not in self._kept:
             self._tell_freed(port)
 
@@ -176,7 +182,8 @@ class Registry:
         """True if another session keeps the port."""
         return self._kept.get(port, seat) is not seat
 
-    def _forget(self, seat: Seat) -> None:
+    def leave(self, seat: Seat) -> None:
+        """The session has one less."""
         held = self._held[seat.owner.identity]
         held[seat] -= 1
         if not held[seat]:

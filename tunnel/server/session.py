@@ -29,6 +29,7 @@ from tunnel.protocol.handshake import Binding, ClientProved, ConfigureReceived, 
 from tunnel.protocol.keys import Verifier
 from tunnel.protocol.messages import (
     RECONFIGURE,
+    VISITORS,
     Bound,
     Capabilities,
     Message,
@@ -37,6 +38,7 @@ from tunnel.protocol.messages import (
     Stopping,
     Unknown,
 )
+from tunnel.server import announce
 from tunnel.server.complaints import Complaints
 from tunnel.server.identity import Identities, Identity, certificate_names
 from tunnel.server.listener import Proxy
@@ -45,7 +47,9 @@ from tunnel.server.ports import Ports
 from tunnel.server.publish import Publisher
 from tunnel.server.registry import Owner, Registry, Seat
 from tunnel.server.strangers import Stranger, Strangers
+from tunnel.server.targets import Targets
 from tunnel.server.visitors import Lobby
+from tunnel.server.visits import Visits
 from tunnel.stats import Tally
 from tunnel.yamux import Role
 
@@ -53,7 +57,7 @@ logger = logging.getLogger(__name__)
 
 
 #: What this end can take.
-OWN = Capabilities(features=(RECONFIGURE,))
+OWN = Capabilities(features=(RECONFIGURE, VISITORS))
 
 
 @attrs.define(eq=False)
@@ -72,6 +76,7 @@ class Server:
     identities: Identities
     dummy: Verifier
     registry: Registry = attrs.field(factory=Registry, init=False)
+    targets: Targets = attrs.field(factory=Targets, init=False)
     sessions: dict[str, Session] = attrs.field(factory=dict, init=False)
     draining: trio.Event = attrs.field(factory=trio.Event, init=False)
     #: Whom it turned away, by reason.
@@ -117,12 +122,14 @@ class Session:
         session_id: str,
         seat: Seat,
         identity: Identity,
-        lobby: Lobby,
+        server: Server,
+        here: Address,
     ) -> None:
         self.session_id = session_id
         self.seat = seat
         self.identity = identity
-        self.ports = Ports(lobby, seat.name, identity.room, self.say)
+        self.ports = Ports(server.lobby, seat.name, identity.room, self.say)
+        self.visits = Visits(server.targets, server.lobby, seat, here, self.say)
         self.started = trio.current_time()
         self.link: Link
         #: Up to the moment in which the link runs.
@@ -133,9 +140,9 @@ class Session:
         self._unsaid: list[Message] = []
 
     def accept(self, link: Link, stream_id: int) -> Endpoint | None:
-        """The first stream that the client opens is the control stream; there is no other."""
+        """The first stream that the client opens is the control stream; the others are visits."""
         if self._control is not None:
-            return None
+            return self.visits.accept(link, stream_id)
         self._control = Control(link, stream_id, self._heard)
         for notice in self._unsaid:
             self._control.say(notice)
@@ -146,6 +153,8 @@ class Session:
         """What a later client says besides is ignored."""
         if isinstance(notice, Reconfigure):
             self.ports.change(notice)
+            if notice.visitors is not None:
+                self.link.spawn(self.visits.change, notice.visitors)
 
     @property
     def proxies(self) -> tuple[Proxy, ...]:
@@ -182,7 +191,7 @@ class Session:
             self.session_id,
             self.link.carrier.count,
             self.link.rtt,
-            tuple(proxy.statistics() for proxy in self.proxies if proxy.addresses),
+            tuple(proxy.statistics() for proxy in self.proxies if proxy.up),
         )
 
 
@@ -206,10 +215,11 @@ async def serve_client(sock: socket.socket, server: Server, stranger: Stranger) 
                         patience.deadline = math.inf
                         server.sessions[session.session_id] = session
                         session.obey(server.identities)  # they may have changed meanwhile
-                        _log_connected(session)
-                    reason = await session.link.run()
+                        announce.connected(session, server.lobby)
+                    with session.visits.living():
+                        reason = await session.link.run()
                     nursery.cancel_scope.cancel()
-            _log_disconnected(session, reason)
+            announce.disconnected(session, reason, server.lobby)
     except* Refused as group:
         await _refuse(tls, handshake, server, address, group.exceptions[0])
     except* RemoteProtocolError as group:
@@ -270,6 +280,7 @@ async def _meet(
         name,
         stranger.address,
         identity.max_proxies,
+        identity.name is not None,
     )
     return _session(tls, handshake, seat, identity, proved.capabilities, wanted, server)
 
@@ -292,8 +303,9 @@ def _session(
     wanted: ConfigureReceived,
     server: Server,
 ) -> Session:
-    session = Session(handshake.session_id, seat, identity, server.lobby)
+    session = Session(handshake.session_id, seat, identity, server, tls.transport.own_address())
     session.ports.want(wanted.proxies)
+    session.visits.want(wanted.visitors)
     policy = server.policy
     settings = link_settings(
         OWN,
@@ -343,7 +355,9 @@ async def _hold_ports(
     """Own the session's listeners, until the server drains; then let what lives finish."""
     async with trio.open_nursery() as nursery:
         rules = session.identity.rules
-        publisher = Publisher(nursery, rules, session.seat, server.registry, session.link)
+        publisher = Publisher(
+            nursery, rules, session.seat, server.registry, server.targets, session.link
+        )
         task_status.started(await session.ports.publish(publisher))
         await server.draining.wait()
         session.ports.close()
@@ -356,31 +370,6 @@ async def _hold_ports(
 
 
 # --- Log lines --------------------------------------------------------------------------------
-
-
-def _log_connected(session: Session) -> None:
-    logger.info(
-        "Client connected",
-        extra={
-            "client": session.seat.name,
-            "address": str(session.seat.address),
-            "session": session.session_id[:8],
-            "proxies": sum(1 for proxy in session.proxies if proxy.addresses),
-        },
-    )
-
-
-def _log_disconnected(session: Session, reason: str) -> None:
-    logger.info(
-        "Client disconnected",
-        extra={
-            "client": session.seat.name,
-            "address": str(session.seat.address),
-            "session": session.session_id[:8],
-            "reason": reason,
-            "duration": round(trio.current_time() - session.started, 1),
-        },
-    )
 
 
 def _log_failed(server: Server, address: Address, reason: str) -> None:

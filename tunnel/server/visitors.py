@@ -10,10 +10,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
+from collections.abc import Callable
 
 import attrs
 
 from tunnel import limits
+from tunnel.handles import Arrival, ServerEvent
 from tunnel.model import Address, Network, ResetCode, within
 from tunnel.net.account import Account, Audit, Record
 from tunnel.net.carrier import Visit
@@ -24,6 +26,8 @@ from tunnel.server.complaints import Complaints
 from tunnel.stats import Counters, Meter, Reason, Tally
 
 logger = logging.getLogger(__name__)
+
+_OWN_REASONS = frozenset(reason.value for reason in Reason)
 
 
 @attrs.define(eq=False)
@@ -96,6 +100,10 @@ class Lobby:
     ) -> None:
         self.per_proxy = per_proxy
         self.audit = audit
+        #: Asked for everybody who may come in otherwise; a text refuses him. It must not wait.
+        self.judge: Callable[[Arrival], str | None] | None = None
+        #: Told what happens; must not wait either.
+        self.tell: Callable[[ServerEvent], None] = lambda _event: None
         self.crowd = Crowd(per_visitor)
         self.tally = tally or Tally()
         self.shortage = Shortage()
@@ -149,6 +157,19 @@ class Visitors:
             return Reason.VISITOR_FULL
         return None
 
+    def ask(self, source: Address, guest_of: str | None = None) -> str | None:
+        """`admit`, and then whoever judges for the program; the reason in words."""
+        if (reason := self.admit(source.host)) is not None:
+            return reason.value
+        judge = self.lobby.judge
+        return judge(Arrival(self.owner, self.proxy, source, guest_of)) if judge else None
+
+    def count(self, reason: str, source: Address) -> None:
+        """Count somebody who was refused, and have it in the audit."""
+        self.lobby.tally.count(_own(reason))
+        if self.lobby.audit is not None:
+            self.lobby.audit(Record(self.proxy, self.owner, None, source, 0, 0, 0.0, reason))
+
     def guest(self, source: Address, connection: str, counters: Counters) -> Guest:
         """The visit of somebody who was admitted."""
         audit, failure = self.lobby.audit, ResetCode.VISITOR_RESET
@@ -161,23 +182,21 @@ class Visitors:
         end = account.close
         return Guest(self.proxy, connection, meter, failure, self, source.host, on_end=end)
 
-    def turn_away(self, sock: socket.socket, source: Address, reason: Reason) -> None:
+    def turn_away(self, sock: socket.socket, source: Address, reason: str) -> None:
         """Reset the visitor's connection, count it, and say so in a line that cannot flood."""
         with contextlib.suppress(OSError):  # not every system takes it once the peer has gone
             reset_on_close(sock)
         sock.close()
-        self.lobby.tally.count(reason)
+        self.count(reason, source)
         self.lobby.complaints.say(
             logging.WARNING,
             "Visitor turned away",
-            kind=reason,
+            kind=_own(reason),
             client=self.owner,
             proxy=self.proxy,
             address=str(source),
-            reason=reason.value,
+            reason=reason,
         )
-        if self.lobby.audit is not None:
-            self.lobby.audit(Record(self.proxy, self.owner, None, source, 0, 0, 0.0, reason.value))
 
     def entered(self, host: str) -> None:
         """A visitor's connection begins."""
@@ -190,6 +209,11 @@ class Visitors:
         for room in self.rooms:
             room.taken -= 1
         self.lobby.crowd.leave(network(host))
+
+
+def _own(reason: str) -> Reason:
+    """The reason as one of ours, which are few; what a program says may be anything."""
+    return Reason(reason) if reason in _OWN_REASONS else Reason.REFUSED
 
 
 @attrs.frozen(slots=True)

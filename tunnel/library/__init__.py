@@ -1,0 +1,1 @@
+"""The tunnel inside of another program: context managers over what `api` runs."""

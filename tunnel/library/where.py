@@ -1,0 +1,71 @@
+"""Where to connect to: a configuration, its file, or a join string."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import TypeAlias, TypeVar
+
+import attrs
+
+from tunnel import config
+from tunnel.config import ClientConfig, Loaded, ServerConfig
+from tunnel.errors import StoreError
+
+logger = logging.getLogger(__name__)
+
+_C = TypeVar("_C", ServerConfig, ClientConfig)
+
+#: What names a server, and the key for it.
+Where: TypeAlias = str | ClientConfig | Path
+
+
+def client_config(where: Where, name: str | None) -> tuple[ClientConfig, Path | None]:
+    """The configuration, and the file that it is from.
+
+    Raises:
+      TunnelError: it cannot be read, or has faults.
+    """
+    source = where if isinstance(where, Path) else None
+    if isinstance(where, str):
+        found = _joined(where)
+    elif isinstance(where, Path):
+        loaded = config.load_client(_read(where), source=str(where), environ=os.environ, idle=True)
+        found = _without_warnings(loaded, where)
+    else:
+        found = where
+    return (found if name is None else attrs.evolve(found, name=name)), source
+
+
+def server_config(where: ServerConfig | Path) -> tuple[ServerConfig, Path | None]:
+    """The same for a server.
+
+    Raises:
+      TunnelError: it cannot be read, or has faults.
+    """
+    if isinstance(where, ServerConfig):
+        return where, None
+    loaded = config.load_server(_read(where), source=str(where), environ=os.environ)
+    return _without_warnings(loaded, where), where
+
+
+def _joined(text: str) -> ClientConfig:
+    from tunnel.protocol.join import Join
+    from tunnel.quick import client_config as joined_config
+
+    return joined_config(Join.from_text(text))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_bytes().decode()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "this is not UTF-8 text"
+        raise StoreError(f"cannot read the configuration {path}: {reason}") from error
+
+
+def _without_warnings(loaded: Loaded[_C], path: Path) -> _C:
+    for warning in loaded.warnings:
+        logger.warning("Configuration", extra={"warning": warning.text(str(path))})
+    return loaded.value

@@ -1,0 +1,145 @@
+"""What can be visited: the proxies of all sessions, by name, and who waits to hear of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import attrs
+import trio
+
+from tunnel.model import ResetCode
+from tunnel.net.link import Link
+from tunnel.protocol.messages import VisitorRequest
+from tunnel.server.listener import Proxy
+from tunnel.server.registry import Seat
+
+
+@attrs.frozen(eq=False)
+class Target:
+    """A proxy that can be visited now.
+
+    Args:
+      proxy: what is visited.
+      seat: who has it.
+      link: the way there.
+    """
+
+    proxy: Proxy
+    seat: Seat
+    link: Link
+
+    def answers_to(self, port: int) -> bool:
+        """True if whoever asks for that port means this one; 0 is any."""
+        proxy = self.proxy
+        return port in (0, proxy.port) or any(port == place.port for place in proxy.addresses)
+
+    def admits(self, visitor: Seat) -> bool:
+        """True if that client may visit it. Only names that a key of its own stands for count."""
+        allowed = self.proxy.allow_visitors
+        return not allowed or (visitor.assigned and visitor.name in allowed)
+
+
+@attrs.frozen
+class Refusal:
+    """Why there is nothing to visit: for a log line, and as the stream's end says it."""
+
+    reason: str
+    code: ResetCode = ResetCode.AWAY
+
+
+class Targets:
+    """The targets of one server. A name and a `publish_port` are one target's at a time."""
+
+    def __init__(self) -> None:
+        self._targets: dict[str, dict[int, Target]] = {}
+        self._watchers: dict[str, set[Callable[[], None]]] = {}
+        self._freed: dict[tuple[str, int], trio.Event] = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, self._targets.values()))
+
+    def holder(self, proxy: Proxy) -> Seat | None:
+        """Whose target has that name and port."""
+        target = self._targets.get(proxy.name, {}).get(proxy.port)
+        return None if target is None else target.seat
+
+    @contextmanager
+    def offered(self, target: Target) -> Iterator[bool]:
+        """Let it be visited within this block; False if another one has its name and port."""
+        name, port = target.proxy.name, target.proxy.port
+        if port in self._targets.get(name, {}):
+            yield False
+            return
+        self._targets.setdefault(name, {})[port] = target
+        self._tell(name)
+        try:
+            yield True
+        finally:
+            del self._targets[name][port]
+            if not self._targets[name]:
+                del self._targets[name]
+            if (freed := self._freed.pop((name, port), None)) is not None:
+                freed.set()
+            self._tell(name)
+
+    async def wait_freed(self, proxy: Proxy) -> None:
+        """Wait until nobody has that name and port, or a moment after it."""
+        key = (proxy.name, proxy.port)
+        freed = self._freed.setdefault(key, trio.Event())
+        try:
+            await freed.wait()
+        finally:
+            # The last one who gives up waiting leaves nothing behind.
+            if self._freed.get(key) is freed and not freed.statistics().tasks_waiting:
+                del self._freed[key]
+
+    def find(self, request: VisitorRequest, visitor: Seat) -> Target | Refusal:
+        """What a client visits with that, or why it cannot.
+
+        Args:
+          request: what it asks for.
+          visitor: who it is.
+        """
+        targets = self._targets.get(request.name, {}).values()
+        found = [target for target in targets if target.answers_to(request.publish_port)]
+        if request.owner:
+            # Who chose his name himself proves nothing with it.
+            found = [t for t in found if t.seat.assigned and t.seat.name == request.owner]
+        if not found:
+            return Refusal(_nobody(request))
+        if len(found) > 1:
+            return Refusal(f"several proxies are called {request.name}: say publish_port")
+        if not found[0].admits(visitor):
+            return Refusal("the client is not in the proxy's allow_visitors", ResetCode.NOT_ALLOWED)
+        return found[0]
+
+    # --- Telling -----------------------------------------------------------------------------
+
+    def watch(self, name: str, changed: Callable[[], None]) -> None:
+        """Call `changed` whenever a target of that name comes or goes."""
+        self._watchers.setdefault(name, set()).add(changed)
+
+    def unwatch(self, name: str, changed: Callable[[], None]) -> None:
+        """Do so no more."""
+        watchers = self._watchers.get(name, set())
+        watchers.discard(changed)
+        if not watchers:
+            self._watchers.pop(name, None)
+
+    def changed(self, name: str) -> None:
+        """Something of a target of that name is different."""
+        self._tell(name)
+
+    def _tell(self, name: str) -> None:
+        for changed in tuple(self._watchers.get(name, ())):
+            changed()
+
+
+def _nobody(request: VisitorRequest) -> str:
+    what = request.name + (f" at {request.publish_port}" if request.publish_port else "")
+    if request.owner:
+        return (
+            f"no client that [[server.clients]] calls {request.owner} has a proxy {what} connected"
+        )
+    return f"no client has a proxy {what} connected"
