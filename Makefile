@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= auto
 
-.PHONY: help demo test check style types unit e2e interop page reliability soak fuzz bench figures clean
+.PHONY: help demo test check style types unit e2e interop page reliability soak fuzz bench figures docs clean
 
 help:  ## Show this help.
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -74,6 +74,13 @@ bench: $(VENV)/.installed  ## Compare tunnels on this machine; BENCH="--quick", 
 figures: $(VENV)/.installed  ## Print how quickly ports are freed, sessions made, and what memory they take.
 	@$(BIN)/python -m tests.benchmarks.bench_sessions
 	@$(BIN)/python -m tests.benchmarks.bench_engine
+
+docs: $(VENV)/.installed  ## The documentation as a site, in build/docs.
+	@$(BIN)/python -m pip install --quiet --group docs
+	@$(BIN)/python docs/site/gather.py
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --config-file docs/site/mkdocs.yml
+	@$(BIN)/python -m pytest -q -n 0 tests/site
+	@echo "Open build/docs/index.html"
 
 clean:  ## Remove what the other targets made.
 	@rm -rf $(VENV) .demo .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist

@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from tests.library.test_link import SERVER, client
-from tests.rig import is_free
+from tests.rig import is_free, own_host
 from tunnel import blocking
 from tunnel.errors import LinkLost, Refused
 from tunnel.library.server import serve
@@ -45,7 +45,7 @@ async def test_threads():
     def work(server):
         service = Echo()
         service.start()
-        with blocking.expose(service.port, join=client(server), host="127.0.0.1") as address:
+        with blocking.expose(service.port, join=client(server), host=own_host()) as address:
             assert say(address, b"hello") == b"HELLO"
         service.join()
         assert is_free(address)
@@ -58,7 +58,7 @@ async def test_asyncio():
     async def main(server):
         service = Echo()
         service.start()
-        exposed = blocking.expose(service.port, join=client(server), host="127.0.0.1")
+        exposed = blocking.expose(service.port, join=client(server), host=own_host())
         address = await asyncio.to_thread(exposed.__enter__)
         try:
             assert await asyncio.to_thread(say, address, b"hello") == b"HELLO"

@@ -69,7 +69,7 @@ def commands(text: str) -> list[list[str]]:
     for language, block in BLOCK.findall(text):
         if language not in {"sh", "bash", "console"}:
             continue
-        for line in block.splitlines():
+        for line in block.replace("\\\n", " ").splitlines():
             # In a `console` block a command has a prompt, all else is output.
             if language == "console" and not line.startswith("$ "):
                 continue

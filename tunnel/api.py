@@ -20,6 +20,7 @@ from tunnel.client.connect import Dialler
 from tunnel.client.handled import HandledProxy, Handler
 from tunnel.client.proxy import LocalProxy
 from tunnel.client.session import Client
+from tunnel.client.visitors import LocalVisitor
 from tunnel.config import ClientConfig, IdentityConfig, ProxyConfig, ServerConfig
 from tunnel.errors import ConfigError, Fault, TunnelError
 from tunnel.handles import Arrival, ClientHandle, ServerEvent, ServerHandle
@@ -292,6 +293,10 @@ def make_client(config: ClientConfig, source: Path | None) -> Client:
         config.name or _host_name(),
         config.client_id or _client_id(config, source),
         tuple(make_proxy(proxy, config) for proxy in config.proxies),
+        visitors=tuple(
+            LocalVisitor(it.name, it.publish_port, it.bind_addr, it.bind_port)
+            for it in config.visitors
+        ),
         connect_timeout=config.connect_timeout,
         reconnect_delay=config.reconnect_delay,
         reconnect_max_delay=config.reconnect_max_delay,
@@ -350,6 +355,7 @@ def make_proxy(
         proxy.local_port or 0,
         proxy.proxy_protocol,
         proxy.allow_from,
+        visitors_only=proxy.visitors_only,
         retries=config.local_connect_retries,
         retry_delay=config.local_retry_delay,
     )

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 import attrs
 import trio
 
+from tunnel import limits
 from tunnel.library.arguments import Target
 from tunnel.library.link import connect
 from tunnel.library.where import Where
@@ -87,12 +88,12 @@ class _Thread:
         self._stopped = False
 
     def stop(self) -> None:
-        """End it, and wait until it has ended; also before it has begun."""
+        """End it, and wait until it has ended, within a bound; also before it has begun."""
         self._stopped = True
         if self._token is not None:
             with suppress(trio.RunFinishedError):
                 self._token.run_sync_soon(self._scope.cancel)
-        self.thread.join()
+        self.thread.join(2 * limits.WITHDRAWAL)  # it is a daemon, and holds no program up
 
     def _run(self) -> None:
         try:

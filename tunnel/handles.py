@@ -213,6 +213,7 @@ class ProxyView:
       local_port: the local service's port; 0 if it has none.
       start_time: since when it is counted, in Unix seconds.
       counters: they go on moving.
+      up: it is published, or can be visited if that is all that is wanted.
     """
 
     name: str
@@ -223,6 +224,7 @@ class ProxyView:
     local_port: int
     start_time: float
     counters: Counters
+    up: bool
 
 
 @attrs.frozen

@@ -104,6 +104,7 @@ def _published(proxy: Proxy) -> ProxyView:
         proxy.local_port,
         proxy.start_time,
         proxy.counters,
+        proxy.up,
     )
 
 
@@ -152,7 +153,7 @@ class ClientProgram:
     def _unready(self, proxies: Iterable[LocalProxy]) -> str | None:
         if self._link is None:
             return "not connected to the server"
-        missing = [proxy.name for proxy in proxies if not proxy.addresses]
+        missing = [proxy.name for proxy in proxies if not proxy.up]
         return f"not published: {', '.join(missing)}" if missing else None
 
     def counters(self) -> Iterator[Counters]:
@@ -188,6 +189,7 @@ def _local(proxy: LocalProxy) -> ProxyView:
         proxy.local_port,
         proxy.start_time,
         proxy.counters,
+        proxy.up,
     )
 
 

@@ -41,6 +41,7 @@ def test_proxies():
         ("proxy_protocol", "v2", "changed"),
         ("allow_from", ("192.0.2.0/24",), "changed"),
         ("proxy_type", "ssh", "changed"),
+        ("visitors_only", True, "moved"),
     ],
 )
 def test_what_is_different_of_a_proxy(key, value, part):

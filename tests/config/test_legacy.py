@@ -66,7 +66,6 @@ def test_an_old_client_loads():
         (line_of(text, 'proxy_type = "ssh"'), "proxies[0].proxy_type"),
         (line_of(text, 'proxy_type = "http/1.1"'), "proxies[1].proxy_type"),
         (line_of(text, 'proxy_type = "http/2.0"'), "proxies[2].proxy_type"),
-        (line_of(text, "[[visitors]]"), "visitors[0]"),
     ]
 
 

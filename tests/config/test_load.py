@@ -150,6 +150,7 @@ def test_client_defaults():
                 "proxy_type": "tcp",
                 "proxy_protocol": None,
                 "allow_from": (),
+                "visitors_only": False,
             },
         ),
         "visitors": (),
@@ -279,9 +280,8 @@ server.rate_limit = {{ requests_per_second = 1, burst_size = 2 }}
 def test_only_visitors_are_enough():
     text = CLIENT + '[[visitors]]\nname = "db"\npublish_port = 1\nbind_port = 2\n'
     assert client(text).proxies == ()
-    assert warnings(text) == (
-        Fault(4, "visitors[0]", "visitors are not served yet: this table has no effect"),
-    )
+    assert client(text).visitors == (VisitorConfig(name="db", publish_port=1, bind_port=2),)
+    assert warnings(text) == ()
 
 
 def test_a_byte_order_mark_is_no_key():

@@ -6,7 +6,7 @@ import wsproto
 from wsproto.events import AcceptConnection, Request, TextMessage
 
 from tests.library.test_link import SERVER, client
-from tests.rig import is_free, read_all, visit
+from tests.rig import is_free, own_host, read_all, visit
 from tunnel.errors import TunnelError
 from tunnel.library.link import connect
 from tunnel.library.server import serve
@@ -55,7 +55,7 @@ async def get(address, path=b"/"):
 async def test_pages():
     app = App()
     async with serve(SERVER) as server, connect(client(server)) as link:
-        async with link.publish_asgi(app, host="127.0.0.1") as address:
+        async with link.publish_asgi(app, host=own_host()) as address:
             answer, own = await get(address)
             assert answer.startswith(b"HTTP/1.1 200")
             assert own in answer
@@ -92,7 +92,7 @@ async def test_websocket():
 async def test_a_visitor_who_does_not_read_holds_up_nothing():
     app = App()
     async with serve(SERVER) as server, connect(client(server)) as link:
-        async with link.publish_asgi(app, host="127.0.0.1") as address:
+        async with link.publish_asgi(app, host=own_host()) as address:
             stream = await visit(address)
             await stream.send_all(b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n")
             await app.hanging.wait()
@@ -122,3 +122,24 @@ async def test_an_application_without_lifespan():
         async with link.publish_asgi(app, host="127.0.0.1") as address:
             answer, _ = await get(address)
             assert b"fine" in answer
+
+
+async def test_an_application_that_goes_before_its_time():
+    async def app(scope, receive, send):
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+
+    async with serve(SERVER) as server, connect(client(server)) as link:
+        async with link.publish_asgi(app, host="127.0.0.1"):
+            await trio.testing.wait_all_tasks_blocked()
+
+
+async def test_cancelling_cancels_the_application():
+    async with serve(SERVER) as server, connect(client(server)) as link:
+        app = App()
+        with trio.CancelScope() as scope:
+            async with link.publish_asgi(app, host=own_host()) as address:
+                scope.cancel()
+                await trio.sleep_forever()
+        assert is_free(address)
+        assert app.life == ["lifespan.startup"]

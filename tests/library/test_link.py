@@ -97,7 +97,7 @@ async def test_a_local_service():
 
 async def test_the_port_is_free_when_the_block_is_over():
     async with serve(SERVER) as server, connect(client(server)) as link:
-        async with link.publish(handler=echo, host="127.0.0.1") as address:
+        async with link.publish(handler=echo, host=own_host()) as address:
             assert not is_free(address)
         assert is_free(address)
 
@@ -105,10 +105,42 @@ async def test_the_port_is_free_when_the_block_is_over():
 async def test_the_port_is_free_also_when_the_block_is_cancelled():
     async with serve(SERVER) as server, connect(client(server)) as link:
         with trio.CancelScope() as scope:
-            async with link.publish(handler=echo, host="127.0.0.1") as address:
+            async with link.publish(handler=echo, host=own_host()) as address:
                 scope.cancel()
                 await trio.sleep_forever()
         assert is_free(address)
+        assert scope.cancelled_caught
+
+
+async def test_the_port_is_free_also_when_the_connection_is_cancelled_with_it():
+    host = own_host()
+    async with serve(SERVER) as server:
+        with trio.CancelScope() as scope:
+            async with connect(client(server)) as link:
+                async with link.publish(handler=echo, host=host) as address:
+                    scope.cancel()
+                    await trio.sleep_forever()
+        assert scope.cancelled_caught
+        assert is_free(address)
+
+
+async def test_connecting_can_be_cancelled(autojump_clock):
+    async with serve(SERVER) as server:
+        silent = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        port = silent[0].socket.getsockname()[1]
+        with trio.move_on_after(1) as scope:
+            async with connect(client(server, server_port=port)):
+                raise AssertionError("not reached")
+        assert scope.cancelled_caught
+        await silent[0].aclose()
+
+
+async def test_connecting_where_all_is_cancelled_ends():
+    async with serve(SERVER) as server:
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            async with connect(client(server)):
+                raise AssertionError("not reached")
         assert scope.cancelled_caught
 
 
@@ -266,6 +298,9 @@ async def test_what_the_server_does_not_allow():
             async with link.publish(handler=echo, host="127.0.0.1"):
                 raise AssertionError("not reached")
         assert caught.value.code == "not_allowed"
+        with pytest.raises(PublishError):  # that does not pass
+            async with link.publish(handler=echo, host="127.0.0.1", wait=True):
+                raise AssertionError("not reached")
         assert link.statistics() == ()
         async with link.publish(handler=echo, host="127.0.0.2") as address:
             assert await say(address, b"hello") == b"hello"
@@ -427,3 +462,10 @@ async def test_what_the_configuration_publishes_is_published():
     async with serve(SERVER) as server, connect(client(server, proxies=(proxy,))) as link:
         now = await link.published.wait_value(lambda now: "web" in now)
         assert not is_free(now["web"])
+
+
+async def test_what_only_other_clients_visit_has_no_address():
+    proxy = ProxyConfig(name="db", publish_port=5432, local_port=1, visitors_only=True)
+    async with serve(SERVER) as server, connect(client(server, proxies=(proxy,))) as link:
+        async with link.publish(handler=echo, host="127.0.0.1", name="web") as address:
+            assert link.published.value == {"web": address}

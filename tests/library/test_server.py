@@ -2,6 +2,7 @@
 
 import gc
 import secrets
+import socket
 
 import attrs
 import pytest
@@ -20,7 +21,10 @@ from tunnel.handles import (
 from tunnel.library.events import Audience
 from tunnel.library.link import connect
 from tunnel.library.server import serve
+from tunnel.model import Address
 from tunnel.protocol.keys import generate_key
+from tunnel.server.visitors import Lobby
+from tunnel.stats import Reason
 
 
 async def test_it_listens_while_the_block_lasts():
@@ -155,3 +159,23 @@ async def test_waiting_for_an_event_can_be_cancelled():
         await anext(events)
     audience.tell(ProxyWithdrawn("office", "web"))
     assert await anext(events) == ProxyWithdrawn("office", "web")
+
+
+async def test_without_a_file_nothing_is_kept_on_the_disk(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
+    async with serve(SERVER) as server, connect(client(server)):
+        assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_programs_reasons_are_one_kind_of_complaint():
+    lobby = Lobby()
+    visitors = lobby.visitors("web")
+    for number in range(5):
+        one, other = socket.socketpair()
+        with other:
+            visitors.turn_away(one, Address("127.0.0.1", 1), f"reason {number}")
+    assert len(lobby.complaints._buckets) == 1
+    assert lobby.tally.statistics()[Reason.REFUSED] == 5

@@ -56,7 +56,7 @@ async def test_the_fields_of_1_5_on_a_client():
 
 
 async def test_a_proxy_that_is_not_published():
-    waiting = attrs.evolve(proxy(), addresses=())
+    waiting = attrs.evolve(proxy(), addresses=(), up=False)
     view = program(session(proxies=(waiting,)))
     assert statistics(view=view).stats() == []
     [one] = statistics("client", view).stats()

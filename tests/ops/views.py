@@ -19,7 +19,9 @@ LINK = LinkView(rtt=0.02, streams=3, connections=2, queued=5, blocked=False)
 
 def proxy(name="web"):
     addresses = (Address("0.0.0.0", 8080), Address("::", 8080))
-    return ProxyView(name, "*", 8081, addresses, "127.0.0.1", 3000, 1.5, Counters(2, 7, 100, 30))
+    return ProxyView(
+        name, "*", 8081, addresses, "127.0.0.1", 3000, 1.5, Counters(2, 7, 100, 30), bool(addresses)
+    )
 
 
 def session(client="office", link=LINK, proxies=None):

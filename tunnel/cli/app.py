@@ -317,6 +317,61 @@ def unregister(
     print(systemd.remove(name or f"tls-tunnel-{kind}", where, force=force))
 
 
+publications = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(publications, name="proxy")
+
+
+@publications.callback()
+@command
+def proxy() -> None:
+    """Add, remove or list what a client's file publishes; the rest of the file stays as it is."""
+
+
+@publications.command("add")
+@command
+def proxy_add(
+    name: Annotated[str, typer.Argument(help="Names it; unique.", show_default=False)],
+    local: Annotated[
+        str, typer.Option(metavar="TARGET", help="The service: PORT, HOST:PORT or unix:/path.")
+    ],
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="The server's port; 0 takes any free one.")
+    ] = 0,
+    config: Config = Path("client.toml"),
+) -> None:
+    """Write one more proxy into a client's file."""
+    from tunnel.cli import proxies
+
+    print(proxies.add(config, name, local, port))
+
+
+@publications.command("remove")
+@command
+def proxy_remove(
+    name: Annotated[str, typer.Argument(help="Which.", show_default=False)],
+    config: Config = Path("client.toml"),
+) -> None:
+    """Take a proxy out of a client's file, with the comment right above it."""
+    from tunnel.cli import proxies
+
+    print(proxies.remove(config, name))
+
+
+@publications.command("list")
+@command
+def proxy_list(
+    config: Config = Path("client.toml"),
+    form: Annotated[
+        Form, typer.Option("--format", "-f", help="For people or for programs.")
+    ] = Form.TEXT,
+) -> None:
+    """Show what a client's file publishes."""
+    from tunnel.cli import proxies
+
+    found = proxies.found(config)
+    print(json.dumps(found, indent=2) if form is Form.JSON else proxies.as_text(found).rstrip())
+
+
 def single(name: str) -> None:
     """Run one command as the program `tls-tunnel-NAME`."""
     alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)

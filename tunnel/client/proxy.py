@@ -53,6 +53,7 @@ class LocalProxy:
       local_port: 0 for a Unix socket.
       proxy_protocol: "v1" or "v2" to tell the local service who visits it.
       allow_from: the networks that may visit it; none is everybody.
+      visitors_only: without a public port, for guests of other clients.
       retries: how often the local service is tried again for one visitor.
       retry_delay: seconds between two tries.
     """
@@ -64,6 +65,7 @@ class LocalProxy:
     local_port: int
     proxy_protocol: str | None = None
     allow_from: tuple[str, ...] = ()
+    visitors_only: bool = attrs.field(default=False, kw_only=True)
     retries: int = limits.LOCAL_CONNECT_RETRIES
     retry_delay: float = limits.LOCAL_RETRY_DELAY
     counters: Counters = attrs.field(factory=Counters, init=False)
@@ -98,9 +100,9 @@ class LocalProxy:
         self._complained = False
 
     @property
-    def place(self) -> tuple[str, str, int]:
+    def place(self) -> tuple[str, str, int, bool]:
         """What makes it the same proxy: its name, and what the server is asked to publish."""
-        return self.name, self.publish_addr, self.publish_port
+        return self.name, self.publish_addr, self.publish_port, self.visitors_only
 
     def request(self) -> ProxyRequest:
         """What the server is asked for."""
@@ -111,6 +113,7 @@ class LocalProxy:
             self.preferred_port,
             self.local_port,
             self.allow_from,
+            self.visitors_only,
         )
 
     def published(self, addresses: tuple[Address, ...]) -> None:
@@ -122,9 +125,16 @@ class LocalProxy:
             "Proxy published",
             extra={
                 "proxy": self.name,
-                "address": ", ".join(map(str, addresses)),
+                "address": ", ".join(map(str, addresses)) or "visitors only",
                 "local": self.target,
             },
+        )
+
+    @property
+    def up(self) -> bool:
+        """True while it is published, or can be visited if that is all that is wanted."""
+        return bool(self.addresses) or (
+            self.visitors_only and isinstance(self.standing.value, Bound)
         )
 
     @property
@@ -169,6 +179,9 @@ class LocalProxy:
         """A visitor has come: connect to the local service, at once if it answers at once."""
         if self._nursery is None:
             endpoint.refuse(ResetCode.CANCELLED)
+            return
+        if self.visitors_only and preamble.guest is None:
+            endpoint.refuse(ResetCode.NOT_ALLOWED)  # no server of ours publishes it
             return
         if self._networks and not within(preamble.source.host, self._networks):
             self._turn_away(endpoint, preamble)

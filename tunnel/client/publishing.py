@@ -19,6 +19,7 @@ from tunnel.protocol.messages import (
     Reconfigured,
     Rejected,
     Stopping,
+    Target,
     Unknown,
 )
 
@@ -77,6 +78,10 @@ class Published:
                 tell(self.by_id[notice.proxy_id], notice)
             case Reconfigured(answers):
                 self._take(answers)
+            case Target(reason=reason) if reason:
+                logger.warning("Target away", extra={"reason": reason})
+            case Target():
+                logger.info("Target present", extra={"owner": notice.owner})
             case Stopping():
                 logger.info("Server stops", extra={"visitors": self.link.carrier.count})
                 self.stopping = True
@@ -172,7 +177,7 @@ def tell(proxy: LocalProxy, answer: Bound | Rejected) -> None:
     """Tell a proxy, and the log, what became of it."""
     proxy.standing.value = answer
     if isinstance(answer, Bound):
-        if proxy.addresses != answer.addresses:
+        if proxy.addresses != answer.addresses or proxy.visitors_only:
             proxy.published(answer.addresses)
         return
     proxy.addresses = ()

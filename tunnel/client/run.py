@@ -80,7 +80,7 @@ async def _attempt(
         stable_at = trio.current_time() + limits.STABLE_SESSION
         state.value = ClientState.CONNECTED
         delays.server_is_back()
-        published = sum(1 for proxy in client.proxies if proxy.addresses)
+        published = sum(1 for proxy in client.proxies if proxy.up)
         logger.info("Connected", extra={"published": published, "proxies": len(client.proxies)})
 
     try:

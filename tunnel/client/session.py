@@ -16,6 +16,7 @@ from tunnel.client.connect import certificate_advice, leaf_hash
 from tunnel.client.dialling import accept_visitors
 from tunnel.client.proxy import ASKED, LocalProxy
 from tunnel.client.publishing import Published
+from tunnel.client.visitors import LocalVisitor
 from tunnel.errors import LinkLost, RemoteProtocolError, TunnelError
 from tunnel.net.account import Audit
 from tunnel.net.clock import SleepDetector, sleep_while_awake
@@ -31,13 +32,13 @@ from tunnel.protocol.handshake import (
     ServerProved,
 )
 from tunnel.protocol.keys import ClientKeys
-from tunnel.protocol.messages import RECONFIGURE, Capabilities
+from tunnel.protocol.messages import RECONFIGURE, VISITORS, Capabilities
 from tunnel.yamux import Role
 
 logger = logging.getLogger(__name__)
 
 #: What this end can take.
-OWN = Capabilities(features=(RECONFIGURE,))
+OWN = Capabilities(features=(RECONFIGURE, VISITORS))
 
 
 @attrs.define(eq=False)
@@ -68,6 +69,8 @@ class Client:
     keepalive_interval: float = limits.KEEPALIVE_INTERVAL
     keepalive_timeout: float = limits.KEEPALIVE_TIMEOUT
     carrier: str | None = None
+    #: What other clients have and this one visits.
+    visitors: tuple[LocalVisitor, ...] = attrs.field(default=(), kw_only=True)
     #: Told of every visitor; None for nobody.
     audit: Audit | None = attrs.field(default=None, init=False)
     #: The server that answered last, as it was dialled.
@@ -97,7 +100,7 @@ class Client:
         self.proxies = tuple(former.get(proxy.place, proxy) for proxy in other.proxies)
         anew = anew or self.keys != other.keys
         self.dial, self.keys, self.name = other.dial, other.keys, other.name
-        self.connect_timeout = other.connect_timeout
+        self.visitors, self.connect_timeout = other.visitors, other.connect_timeout
         self.reconnect_delay = other.reconnect_delay
         self.reconnect_max_delay = other.reconnect_max_delay
         self.keepalive_interval = other.keepalive_interval
@@ -156,6 +159,7 @@ async def hold_session(client: Client, attempt: int, connected: Callable[[], Non
                 client.published = published
                 connected()
                 nursery.start_soon(_attend, client, published)
+                nursery.start_soon(_visit, client.visitors, proved, link)
                 reason = await link.run()
                 nursery.cancel_scope.cancel()
             return Ended(reason, published.stopping)
@@ -195,7 +199,12 @@ async def _introduce(
     await _send(tls, handshake.authenticate())
     proved = await next_event(handshake, tls)
     assert isinstance(proved, ServerProved)  # the same  # noqa: S101
-    await _send(tls, handshake.configure(tuple(proxy.request() for proxy in proxies)))
+    if VISITORS not in proved.capabilities.features and any(p.visitors_only for p in proxies):
+        # It would publish them for everybody.
+        raise LinkLost("the server knows no visitors_only: update it, or publish those proxies")
+    requests = tuple(proxy.request() for proxy in proxies)
+    visits = tuple(visitor.request(i) for i, visitor in enumerate(client.visitors))
+    await _send(tls, handshake.configure(requests, visits))
     configured = await next_event(handshake, tls)
     assert isinstance(configured, ConfiguredReceived)  # the same  # noqa: S101
     if len(configured.answers) != len(proxies):
@@ -232,6 +241,16 @@ def _link(
     )
     accept = accept_visitors(by_id, client.audit)
     return Link(tls, Role.CLIENT, settings, accept, carrier=client.carrier, early=early)
+
+
+async def _visit(visitors: tuple[LocalVisitor, ...], proved: ServerProved, link: Link) -> None:
+    """Own the local ports that lead to other clients' proxies, until cancelled."""
+    if visitors and VISITORS not in proved.capabilities.features:
+        logger.warning("Server knows no visits", extra={"remedy": "update the server"})
+        return
+    async with trio.open_nursery() as nursery:
+        for number, visitor in enumerate(visitors):
+            nursery.start_soon(visitor.serve, number, link)
 
 
 async def _attend(client: Client, published: Published) -> None:

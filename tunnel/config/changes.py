@@ -34,10 +34,10 @@ _CLIENT_LIVE: Final = {
     "reconnect_max_delay",
     "local_connect_retries",
     "local_retry_delay_ms",
-    "visitors",
 }
 #: What it takes over with a new connection to the server.
 _CLIENT_ANEW: Final = {
+    "visitors",
     "server_addr",
     "server_port",
     "auth_key",
@@ -118,5 +118,5 @@ def _different(former: C, new: C) -> Iterator[str]:
             yield field.name
 
 
-def _place(proxy: ProxyConfig) -> tuple[str, int]:
-    return proxy.publish_addr, proxy.publish_port
+def _place(proxy: ProxyConfig) -> tuple[str, int, bool]:
+    return proxy.publish_addr, proxy.publish_port, proxy.visitors_only

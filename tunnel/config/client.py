@@ -59,6 +59,14 @@ class ProxyConfig:
         ),
     ] = ()
 
+    visitors_only: Annotated[
+        bool,
+        Key(
+            values.SWITCH,
+            "No public port: other clients reach it by [[visitors]], and nobody else.",
+        ),
+    ] = False
+
     @property
     def unix_path(self) -> str | None:
         """The path of the service's Unix socket, if it has one."""
@@ -68,7 +76,10 @@ class ProxyConfig:
 
 @attrs.frozen(kw_only=True)
 class VisitorConfig:
-    """``[[visitors]]``: another client's proxy, reached through the server at a local port."""
+    """``[[visitors]]``: another client's proxy, reached through the server at a local port.
+
+    That proxy is the one with this name and `publish_port`, whichever client has it.
+    """
 
     name: Annotated[str, Key(values.NAME, "The name of the other client's proxy.", "database")]
     publish_port: Annotated[int, Key(values.PORT, "The port that it is published on.", 5432)]

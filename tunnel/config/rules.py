@@ -76,10 +76,8 @@ def proxies(tables: Tables, notes: Notes) -> None:
 
 def visitors(tables: Tables, notes: Notes) -> None:
     """The rules of ``[[visitors]]``."""
-    _at_most(limits.MAX_PROXIES, tables, "visitors", notes)
+    _at_most(limits.MAX_VISITORS, tables, "visitors", notes)
     _unique(("visitors",), tables, ("bind_addr", "bind_port"), notes)
-    for index in tables:
-        notes.warn(("visitors", index), "visitors are not served yet: this table has no effect")
 
 
 def _auth_key(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import ipaddress
 import itertools
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from tunnel.client.proxy import LocalProxy, Standing
 from tunnel.client.session import Client
 from tunnel.config import ClientConfig, ProxyConfig
 from tunnel.errors import ConfigError, Fault, PublishError, Refused, TunnelError, Untrusted
-from tunnel.handles import ClientState, ProxyStatistics
+from tunnel.handles import ClientHandle, ClientState, ProxyStatistics
 from tunnel.library.arguments import Target, local_address, proxy_config
 from tunnel.library.bare import open_bare_nursery
 from tunnel.library.where import Where, client_config
@@ -67,14 +67,37 @@ async def connect(
     connected = False
     client.gives_up = lambda error: not reconnect or (not connected and _is_final(error))
     run = functools.partial(run_made_client, client, config, source=source)
-    async with open_bare_nursery() as nursery:
-        handle = await nursery.start(run)
+    async with open_bare_nursery() as nursery, _outliving(nursery, run) as handle:
         link = ClientLink(handle.state, client, config)
         for proxy in client.proxies:
             nursery.start_soon(link.follow, proxy)
         await handle.state.wait_value(ClientState.CONNECTED)
         connected = True
         yield link
+
+
+@asynccontextmanager
+async def _outliving(
+    nursery: trio.Nursery, run: Callable[..., Awaitable[None]]
+) -> AsyncIterator[ClientHandle]:
+    """Run the client until the block has ended, however it ends.
+
+    Cancelling the block must not cancel the client with it: what leaves the block has something to
+    tell the server.
+    """
+    scope = trio.CancelScope()
+
+    async def life(task_status: trio.TaskStatus[ClientHandle]) -> None:
+        with scope:
+            await run(task_status=task_status)
+
+    handle = await nursery.start(life)
+    # Not before: a task that is being started where all is cancelled must end, and would not.
+    scope.shield = True
+    try:
+        yield handle
+    finally:
+        scope.cancel()
 
 
 def _is_final(error: TunnelError) -> bool:
@@ -219,7 +242,7 @@ class ClientLink:
 
     def _note(self, proxy: LocalProxy, standing: Standing) -> None:
         others = {name: at for name, at in self.published.value.items() if name != proxy.name}
-        if isinstance(standing, Bound):
+        if isinstance(standing, Bound) and standing.addresses:
             others[proxy.name] = self._address(standing)
         if others != self.published.value:
             self.published.value = others

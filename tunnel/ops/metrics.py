@@ -190,7 +190,7 @@ class _Sum:
         self.total += counters.total
         self.delivered += counters.delivered
         self.read += counters.read
-        self.published += bool(proxy.addresses)
+        self.published += proxy.up
 
 
 def _proxies(view: ProgramView, *, sent_is_delivered: bool) -> Iterator[Metric]:

@@ -184,7 +184,7 @@ class Statistics:
             "bind_port": proxy.addresses[0].port if proxy.addresses else proxy.port,
             "target_addr": proxy.target,
             "target_port": proxy.local_port,
-            "status": "published" if proxy.addresses else "waiting",
+            "status": "published" if proxy.up else "waiting",
             **self._both(session, proxy),
         }
 
@@ -237,5 +237,5 @@ def _session(session: SessionView, link: LinkView) -> Json:
         "streams": link.streams,
         "queued": link.queued,
         "blocked": link.blocked,
-        "proxies": sum(1 for proxy in session.proxies if proxy.addresses),
+        "proxies": sum(1 for proxy in session.proxies if proxy.up),
     }

@@ -1,0 +1,124 @@
+"""Changes to a configuration that leave every other byte as it is: text in, text out.
+
+What a person wrote, comments and all, is theirs. So lines are put in or taken out and nothing is
+written anew; and the result is read again, and refused if it says anything else than it should.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+import attrs
+import tomlkit
+
+from tunnel.config.load import load_client
+from tunnel.config.locate import locate
+from tunnel.config.model import ClientConfig, ProxyConfig
+from tunnel.errors import ConfigError, Fault
+
+_HEADER: Final = re.compile(r"\s*\[\[\s*proxies\s*\]\]")
+_ANY_HEADER: Final = re.compile(r"\s*\[")
+#: As TOML has it: there are characters that only Python takes for the end of a line.
+_LINE: Final = re.compile(r"[^\n]*\n|[^\n]+")
+_BY_HAND: Final = "edit it by hand"
+
+
+def add_proxy(text: str, proxy: ProxyConfig, *, source: str, environ: Mapping[str, str]) -> str:
+    """The text of a ``client.toml`` with one more proxy, at its end.
+
+    Args:
+      text: the file's contents; it may have nothing to do so far.
+      proxy: the new one.
+      source: the file's name, for messages.
+      environ: the environment, which goes before the file.
+
+    Raises:
+      ConfigError: the file has faults, or would have with this proxy, such as a name twice.
+    """
+    before = _load(text, source, environ)
+    newline = "\r\n" if "\r\n" in text else "\n"
+    block = newline.join(("", "[[proxies]]", *_lines(proxy), ""))
+    whole = text if text.endswith("\n") or not text else text + newline
+    if not any(other.name == proxy.name for other in before.proxies):
+        wanted = attrs.evolve(before, proxies=(*before.proxies, proxy))
+        return _checked(whole + block, wanted, source, environ)
+    line = locate(text, ("proxies", _index(before, proxy.name, source), "name"))
+    raise _refused(source, line, f"there is a proxy {proxy.name!r} already: give another name")
+
+
+def remove_proxy(text: str, name: str, *, source: str, environ: Mapping[str, str]) -> str:
+    """The text of a ``client.toml`` without one proxy, and the comment that stands right above it.
+
+    Raises:
+      ConfigError: the file has faults, or no such proxy, or would have nothing to do without it;
+        or the proxy is written in a way that cannot be told from what is around it.
+    """
+    before = _load(text, source, environ)
+    index = _index(before, name, source)
+    lines = _LINE.findall(text)
+    header = (locate(text, ("proxies", index)) or 0) - 1
+    if not _HEADER.match(lines[header]):
+        raise _refused(source, header + 1, f"this is no [[proxies]] table: {_BY_HAND}")
+    others = (*before.proxies[:index], *before.proxies[index + 1 :])
+    rest = lines[_end(lines, header) :]
+    kept = lines[: _begin(lines, header)]
+    while kept and not rest and not kept[-1].strip():
+        kept.pop()  # what parted it from the table before
+    left = "".join((*kept, *rest))
+    return _checked(left, attrs.evolve(before, proxies=others), source, environ, idle=False)
+
+
+def _load(text: str, source: str, environ: Mapping[str, str], *, idle: bool = True) -> ClientConfig:
+    return load_client(text, source=source, environ=environ, idle=idle).value
+
+
+def _checked(
+    text: str,
+    wanted: ClientConfig,
+    source: str,
+    environ: Mapping[str, str],
+    *,
+    idle: bool = True,
+) -> str:
+    """The text, if it says what is wanted."""
+    if _load(text, source, environ, idle=idle) != wanted:
+        raise _refused(source, None, f"cannot tell this proxy from what is around it: {_BY_HAND}")
+    return text
+
+
+def _index(config: ClientConfig, name: str, source: str) -> int:
+    names = [proxy.name for proxy in config.proxies]
+    if name in names:
+        return names.index(name)
+    known = ", ".join(names) or "none"
+    raise _refused(source, None, f"there is no proxy {name!r}; there is {known}")
+
+
+def _lines(proxy: ProxyConfig) -> Iterator[str]:
+    """The keys that say something."""
+    for field in attrs.fields(ProxyConfig):
+        value = getattr(proxy, field.name)
+        if value is not None and value != field.default:
+            value = list(value) if isinstance(value, tuple) else value
+            yield f"{field.name} = {tomlkit.item(value).as_string()}"
+
+
+def _begin(lines: list[str], header: int) -> int:
+    """Where the table at this header begins: at the comment right above it."""
+    while header and lines[header - 1].lstrip().startswith("#"):
+        header -= 1
+    return header
+
+
+def _end(lines: list[str], header: int) -> int:
+    """Where the next table begins; a line of this one that looks like a header, `_checked` sees."""
+    for number in range(header + 1, len(lines)):
+        if _ANY_HEADER.match(lines[number]):
+            return _begin(lines, number)
+    return len(lines)
+
+
+def _refused(source: str, line: int | None, message: str) -> ConfigError:
+    return ConfigError(source, [Fault(line, "proxies", message)])
