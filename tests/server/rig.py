@@ -123,6 +123,8 @@ async def place(certificate, **policy):
             assert not registry._coming
             assert not registry._ports
             assert not registry._freed
+            assert not tunnel.server.targets._watchers
+            assert not tunnel.server.targets._freed
             await an_honest_client_is_served(tunnel)
     finally:
         logger.removeHandler(lines)

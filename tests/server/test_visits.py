@@ -195,6 +195,13 @@ async def test_the_second_of_a_name_waits_for_the_first(certificate):
                     await second.guest()
 
 
+async def test_a_client_that_goes_before_its_session_leaves_no_watcher(certificate):
+    async with place(certificate) as there:
+        stream, handshake = await proved(there)
+        await stream.send_all(handshake.configure((), (VISIT,)))
+        stream.abort()
+
+
 async def test_what_is_visited_can_be_changed(certificate):
     async with place(certificate) as there:
         async with member(there, DATABASE) as owner, member(there) as visitor:

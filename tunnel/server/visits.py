@@ -46,16 +46,18 @@ class Visits:
     requests: dict[int, VisitorRequest] = attrs.field(factory=dict, init=False)
     #: What it was told last.
     _told: dict[int, messages.Target] = attrs.field(factory=dict, init=False)
-    _over: bool = attrs.field(default=False, init=False)
+    #: A session that is refused after all must leave no watcher behind.
+    _living: bool = attrs.field(default=False, init=False)
 
     @contextmanager
     def living(self) -> Iterator[None]:
         """Hear of targets within this block, and tell the client."""
+        self._living = True
         self._watch()
         try:
             yield
         finally:
-            self._over = True
+            self._living = False
             self._unwatch()
 
     def want(self, requests: Iterable[VisitorRequest]) -> None:
@@ -72,7 +74,7 @@ class Visits:
         self.want(requests)
 
     def _watch(self) -> None:
-        if not self._over:
+        if self._living:
             for request in self.requests.values():
                 self.targets.watch(request.name, self._changed)
             self._changed()
@@ -180,7 +182,7 @@ class VisitEndpoint(ArrivingEndpoint):
         found = self._visits.find(preamble)
         if isinstance(found, Refusal):
             self._visits.refuse(self, preamble, found)
-        elif found.link.can_open():
+        elif found.link.carrying and found.link.can_open():
             self._visits.join(self, preamble, found)
         else:
             self._scope = trio.CancelScope()
@@ -190,10 +192,11 @@ class VisitEndpoint(ArrivingEndpoint):
         """The owner's link takes no other stream now: wait for a while that it does."""
         with scope:
             with trio.move_on_after(limits.VISIT_PATIENCE):
+                await target.link.running.wait()  # before, the handshake is not over
                 await target.link.wait_can_open()
             # Much may have happened meanwhile.
             found = self._visits.find(preamble)
-            if isinstance(found, Target) and not found.link.can_open():
+            if isinstance(found, Target) and not (found.link.carrying and found.link.can_open()):
                 found = Refusal("the owner takes no other connection now", ResetCode.LIMIT)
             if isinstance(found, Refusal):
                 self._visits.refuse(self, preamble, found)
