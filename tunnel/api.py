@@ -294,7 +294,7 @@ def make_client(config: ClientConfig, source: Path | None) -> Client:
         config.client_id or _client_id(config, source),
         tuple(make_proxy(proxy, config) for proxy in config.proxies),
         visitors=tuple(
-            LocalVisitor(it.name, it.publish_port, it.bind_addr, it.bind_port)
+            LocalVisitor(it.name, it.publish_port, it.bind_addr, it.bind_port, it.owner or "")
             for it in config.visitors
         ),
         connect_timeout=config.connect_timeout,
@@ -356,6 +356,7 @@ def make_proxy(
         proxy.proxy_protocol,
         proxy.allow_from,
         visitors_only=proxy.visitors_only,
+        allow_visitors=proxy.allow_visitors,
         retries=config.local_connect_retries,
         retry_delay=config.local_retry_delay,
     )

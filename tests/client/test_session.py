@@ -48,11 +48,12 @@ class Played:
         await self.tls.do_handshake()
         await self.tls.send_all(self.handshake.challenge())
 
-    async def configured(self, *answers):
+    async def configured(self, *answers, before=trio.lowlevel.checkpoint):
         await self.challenge()
         await next_event(self.handshake, self.tls)
         await self.tls.send_all(self.handshake.accept(name="tests"))
         wanted = await next_event(self.handshake, self.tls)
+        await before()
         await self.tls.send_all(self.handshake.configured(answers))
         return wanted.proxies
 

@@ -42,6 +42,7 @@ def test_proxies():
         ("allow_from", ("192.0.2.0/24",), "changed"),
         ("proxy_type", "ssh", "changed"),
         ("visitors_only", True, "moved"),
+        ("allow_visitors", ("laptop",), "changed"),
     ],
 )
 def test_what_is_different_of_a_proxy(key, value, part):

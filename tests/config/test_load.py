@@ -151,6 +151,7 @@ def test_client_defaults():
                 "proxy_protocol": None,
                 "allow_from": (),
                 "visitors_only": False,
+                "allow_visitors": (),
             },
         ),
         "visitors": (),
@@ -275,6 +276,27 @@ server.rate_limit = {{ requests_per_second = 1, burst_size = 2 }}
     assert server(text).rate_limit == RateLimit(requests_per_second=1, burst_size=2)
     text = 'proxies = [{ name = "a", publish_port = 1, local_port = 2 }]\n' + CLIENT
     assert client(text).proxies == (ProxyConfig(name="a", publish_port=1, local_port=2),)
+
+
+def test_who_may_visit_is_asked_only_where_there_is_no_public_port():
+    table = '[[proxies]]\nname = "db"\npublish_port = 1\nlocal_port = 2\n'
+    text = CLIENT + table + 'allow_visitors = ["laptop", "phone"]\n'
+    [fault] = faults(text)
+    assert fault.key == "proxies[0].allow_visitors"
+    assert "open to everybody" in fault.message
+    [found] = client(text + "visitors_only = true\n").proxies
+    assert found.allow_visitors == ("laptop", "phone")
+
+
+def test_all_proxies_name_only_so_many_clients():
+    names = [f"c{number}" for number in range(64)]
+    tables = "".join(
+        f'[[proxies]]\nname = "p{number}"\npublish_port = {number + 1}\nlocal_port = 2\n'
+        f"visitors_only = true\nallow_visitors = {names}\n"
+        for number in range(9)
+    )
+    [fault] = faults(CLIENT + tables)
+    assert (fault.key, "512" in fault.message) == ("proxies[8].allow_visitors", True)
 
 
 def test_only_visitors_are_enough():

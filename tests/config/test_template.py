@@ -102,8 +102,11 @@ def test_what_is_commented_out_can_be_switched_on():
     assert server.clients[0].verifier == "ttv1_" + "a" * 135
     assert server.rate_limit == RateLimit(requests_per_second=100, burst_size=200)
     text = re.sub(r"# skip_verify.*", "", client_template())
+    text = text.replace("# visitors_only = false", "visitors_only = true")
     client = load_client(switched_on(text), source="x", environ={}).value
-    assert client.visitors == (VisitorConfig(name="database", publish_port=5432, bind_port=15432),)
+    assert client.visitors == (
+        VisitorConfig(name="database", publish_port=5432, owner="office", bind_port=15432),
+    )
 
 
 def test_defaults_that_are_shown_are_the_defaults():

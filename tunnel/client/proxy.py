@@ -54,6 +54,7 @@ class LocalProxy:
       proxy_protocol: "v1" or "v2" to tell the local service who visits it.
       allow_from: the networks that may visit it; none is everybody.
       visitors_only: without a public port, for guests of other clients.
+      allow_visitors: the clients whose guests they may be; none is every one.
       retries: how often the local service is tried again for one visitor.
       retry_delay: seconds between two tries.
     """
@@ -66,6 +67,7 @@ class LocalProxy:
     proxy_protocol: str | None = None
     allow_from: tuple[str, ...] = ()
     visitors_only: bool = attrs.field(default=False, kw_only=True)
+    allow_visitors: tuple[str, ...] = attrs.field(default=(), kw_only=True)
     retries: int = limits.LOCAL_CONNECT_RETRIES
     retry_delay: float = limits.LOCAL_RETRY_DELAY
     counters: Counters = attrs.field(factory=Counters, init=False)
@@ -96,6 +98,7 @@ class LocalProxy:
         self.local_addr, self.local_port = other.local_addr, other.local_port
         self.proxy_protocol, self.allow_from = other.proxy_protocol, other.allow_from
         self.retries, self.retry_delay = other.retries, other.retry_delay
+        self.allow_visitors = other.allow_visitors
         self._networks, self._is_literal = other._networks, other._is_literal
         self._complained = False
 
@@ -114,6 +117,7 @@ class LocalProxy:
             self.local_port,
             self.allow_from,
             self.visitors_only,
+            self.allow_visitors,
         )
 
     def published(self, addresses: tuple[Address, ...]) -> None:
@@ -180,13 +184,21 @@ class LocalProxy:
         if self._nursery is None:
             endpoint.refuse(ResetCode.CANCELLED)
             return
-        if self.visitors_only and preamble.guest is None:
-            endpoint.refuse(ResetCode.NOT_ALLOWED)  # no server of ours publishes it
+        if self.visitors_only and not self._may_visit(preamble):
+            endpoint.refuse(ResetCode.NOT_ALLOWED)  # the server should have seen to that
             return
         if self._networks and not within(preamble.source.host, self._networks):
             self._turn_away(endpoint, preamble)
             return
         self._receive(endpoint, preamble, self._nursery)
+
+    def _may_visit(self, preamble: Preamble) -> bool:
+        """True for a guest of a client that may visit; a name that it chose itself is none."""
+        if preamble.guest is None:
+            return False
+        return not self.allow_visitors or (
+            preamble.assigned and preamble.guest in self.allow_visitors
+        )
 
     def _receive(
         self, endpoint: DiallingEndpoint, preamble: Preamble, nursery: trio.Nursery

@@ -8,10 +8,13 @@ import attrs
 import trio
 
 from tunnel.client.proxy import ASKED, LocalProxy
+from tunnel.client.visitors import LocalVisitor
 from tunnel.errors import RemoteProtocolError
 from tunnel.net.control import Control
 from tunnel.net.link import Link
 from tunnel.protocol.messages import (
+    RECONFIGURE,
+    VISITORS,
     Bound,
     Message,
     ProxyRequest,
@@ -32,20 +35,22 @@ class Published:
     Args:
       nursery: the session's.
       proxies: what the handshake asked for.
-      answers: what the server said to each.
-      changeable: the server takes part in changes while the session lives.
+      visitors: the proxies of others that it asked for.
+      answers: what the server said to each proxy.
+      features: what the server takes part in.
     """
 
     def __init__(
         self,
         nursery: trio.Nursery,
         proxies: tuple[LocalProxy, ...],
+        visitors: tuple[LocalVisitor, ...],
         answers: tuple[Bound | Rejected, ...],
-        *,
-        changeable: bool,
+        features: tuple[str, ...],
     ) -> None:
         self.by_id: dict[int, LocalProxy] = {}
-        self.changeable = changeable
+        self._visitors = dict(enumerate(visitors))
+        self._features = features
         #: True once the server has said that it stops.
         self.stopping = False
         self._nursery = nursery
@@ -78,10 +83,8 @@ class Published:
                 tell(self.by_id[notice.proxy_id], notice)
             case Reconfigured(answers):
                 self._take(answers)
-            case Target(reason=reason) if reason:
-                logger.warning("Target away", extra={"reason": reason})
-            case Target():
-                logger.info("Target present", extra={"owner": notice.owner})
+            case Target() if notice.visitor_id in self._visitors:
+                self._visitors[notice.visitor_id].told(notice)
             case Stopping():
                 logger.info("Server stops", extra={"visitors": self.link.carrier.count})
                 self.stopping = True
@@ -107,7 +110,7 @@ class Published:
 
     async def _work(self) -> None:
         while not self.settled:
-            if not self.changeable:
+            if not self._changeable():
                 logger.warning(
                     "Server cannot change a session",
                     extra={"consequence": "connecting anew; update the server"},
@@ -116,6 +119,14 @@ class Published:
                 return
             await self._change()
         self._working = False
+
+    def _changeable(self) -> bool:
+        """True if the server can be asked for what is wanted.
+
+        One that knows no visits would publish for everybody what is for visitors only.
+        """
+        private = any(proxy.visitors_only for proxy in self._wanted)
+        return RECONFIGURE in self._features and not (private and VISITORS not in self._features)
 
     def _difference(self) -> tuple[int | LocalProxy, ...]:
         """The ids to remove, and the proxies that the server does not know as they are now."""
@@ -174,7 +185,14 @@ def _plain(proxy: LocalProxy) -> ProxyRequest:
 
 
 def tell(proxy: LocalProxy, answer: Bound | Rejected) -> None:
-    """Tell a proxy, and the log, what became of it."""
+    """Tell a proxy, and the log, what became of it.
+
+    Raises:
+      RemoteProtocolError: it was published without an address, or one for visitors only with one.
+    """
+    if isinstance(answer, Bound) and bool(answer.addresses) is proxy.visitors_only:
+        fault = "no address" if not answer.addresses else "an address, and is for visitors only"
+        raise RemoteProtocolError(f"the server says that {proxy.name} has {fault}")
     proxy.standing.value = answer
     if isinstance(answer, Bound):
         if proxy.addresses != answer.addresses or proxy.visitors_only:

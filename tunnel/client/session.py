@@ -143,23 +143,24 @@ async def hold_session(client: Client, attempt: int, connected: Callable[[], Non
     """
     with trio.fail_after(client.connect_timeout) as patience:
         tls = await client.dial()
-        client.host, proxies = tls.server_hostname, client.proxies
+        client.host = tls.server_hostname
+        proxies, visitors = client.proxies, client.visitors
         try:
             for proxy in proxies:
                 proxy.standing.value = ASKED
-            proved, configured, early = await _introduce(tls, client, proxies, attempt)
+            proved, configured, early = await _introduce(tls, client, proxies, visitors, attempt)
             patience.deadline = math.inf
-            changeable = RECONFIGURE in proved.capabilities.features
+            features = proved.capabilities.features
             async with trio.open_nursery() as nursery:
                 for proxy in proxies:
                     await nursery.start(proxy.serve)
-                published = Published(nursery, proxies, configured.answers, changeable=changeable)
+                published = Published(nursery, proxies, visitors, configured.answers, features)
                 link = _link(tls, client, published.by_id, proved, early)
                 published.open_control(link)
                 client.published = published
                 connected()
                 nursery.start_soon(_attend, client, published)
-                nursery.start_soon(_visit, client.visitors, proved, link)
+                nursery.start_soon(_visit, visitors, features, link)
                 reason = await link.run()
                 nursery.cancel_scope.cancel()
             return Ended(reason, published.stopping)
@@ -175,7 +176,11 @@ def _forget(proxies: Iterable[LocalProxy]) -> None:
 
 
 async def _introduce(
-    tls: TlsStream, client: Client, proxies: tuple[LocalProxy, ...], attempt: int
+    tls: TlsStream,
+    client: Client,
+    proxies: tuple[LocalProxy, ...],
+    visitors: tuple[LocalVisitor, ...],
+    attempt: int,
 ) -> tuple[ServerProved, ConfiguredReceived, bytes]:
     """The handshake; the bytes are the link's first."""
     handshake = ClientHandshake(
@@ -203,7 +208,7 @@ async def _introduce(
         # It would publish them for everybody.
         raise LinkLost("the server knows no visitors_only: update it, or publish those proxies")
     requests = tuple(proxy.request() for proxy in proxies)
-    visits = tuple(visitor.request(i) for i, visitor in enumerate(client.visitors))
+    visits = tuple(visitor.request(i) for i, visitor in enumerate(visitors))
     await _send(tls, handshake.configure(requests, visits))
     configured = await next_event(handshake, tls)
     assert isinstance(configured, ConfiguredReceived)  # the same  # noqa: S101
@@ -243,9 +248,9 @@ def _link(
     return Link(tls, Role.CLIENT, settings, accept, carrier=client.carrier, early=early)
 
 
-async def _visit(visitors: tuple[LocalVisitor, ...], proved: ServerProved, link: Link) -> None:
+async def _visit(visitors: tuple[LocalVisitor, ...], features: tuple[str, ...], link: Link) -> None:
     """Own the local ports that lead to other clients' proxies, until cancelled."""
-    if visitors and VISITORS not in proved.capabilities.features:
+    if visitors and VISITORS not in features:
         logger.warning("Server knows no visits", extra={"remedy": "update the server"})
         return
     async with trio.open_nursery() as nursery:

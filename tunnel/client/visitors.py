@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import random
 import socket
@@ -21,12 +22,18 @@ from tunnel.net.listen import (
     wait_connection,
 )
 from tunnel.net.transport import own_address, peer_address
-from tunnel.protocol.messages import VisitorRequest
+from tunnel.protocol.messages import Target, VisitorRequest
 from tunnel.protocol.preamble import build_visit_preamble
 from tunnel.stats import Counters
 
 logger = logging.getLogger(__name__)
 
+#: What to do about a local port that cannot be listened on.
+_REMEDIES = {
+    errno.EADDRINUSE: "end the program that has the port, or change bind_port",
+    errno.EACCES: "take a bind_port of 1024 or more, or give this program the right to a lower one",
+    errno.EADDRNOTAVAIL: "change bind_addr to an address of this machine",
+}
 #: What the server, and not the service, ends a guest's stream with.
 _REFUSALS = {ResetCode.AWAY, ResetCode.NOT_ALLOWED, ResetCode.UNKNOWN_PROXY, ResetCode.LIMIT}
 
@@ -39,12 +46,14 @@ class LocalVisitor:
       name: the proxy's name.
       publish_port: the proxy's; 0 for the only one of that name.
       bind_addr, bind_port: where guests connect to.
+      owner: the name of the client that must have it; empty for any.
     """
 
     name: str
     publish_port: int
     bind_addr: str
     bind_port: int
+    owner: str = ""
     counters: Counters = attrs.field(factory=Counters, init=False)
     #: Where it listens now.
     addresses: tuple[Address, ...] = attrs.field(default=(), init=False)
@@ -52,7 +61,16 @@ class LocalVisitor:
 
     def request(self, number: int) -> VisitorRequest:
         """What the server is asked for."""
-        return VisitorRequest(number, self.name, self.publish_port)
+        return VisitorRequest(number, self.name, self.publish_port, self.owner)
+
+    def told(self, notice: Target) -> None:
+        """What has become of the proxy, by the server."""
+        if notice.reason:
+            extra = {"proxy": self.name, "reason": notice.reason}
+            logger.warning("Target away", extra=extra)
+        else:
+            extra = {"proxy": self.name, "owner": notice.owner}
+            logger.info("Target present", extra=extra)
 
     async def serve(self, number: int, link: Link) -> None:
         """Own the local port, and let guests in, until cancelled: then the port is free."""
@@ -88,7 +106,8 @@ class LocalVisitor:
                 "proxy": self.name,
                 "address": str(Address(self.bind_addr, self.bind_port)),
                 "reason": error.strerror or str(error),
-                "remedy": "end the program that has the port, or change bind_port; tried again",
+                "remedy": _REMEDIES.get(error.errno or 0, "change bind_addr or bind_port"),
+                "again": "this client keeps trying",
             },
         )
 

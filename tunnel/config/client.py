@@ -66,6 +66,14 @@ class ProxyConfig:
             "No public port: other clients reach it by [[visitors]], and nobody else.",
         ),
     ] = False
+    allow_visitors: Annotated[
+        tuple[str, ...],
+        Key(
+            values.CLIENTS,
+            "The clients that may, as the server's [[server.clients]] calls them. Default: all.",
+            ("laptop",),
+        ),
+    ] = ()
 
     @property
     def unix_path(self) -> str | None:
@@ -83,6 +91,14 @@ class VisitorConfig:
 
     name: Annotated[str, Key(values.NAME, "The name of the other client's proxy.", "database")]
     publish_port: Annotated[int, Key(values.PORT, "The port that it is published on.", 5432)]
+    owner: Annotated[
+        str | None,
+        Key(
+            values.NAME,
+            "The client that must have it, as the server's [[server.clients]] calls it.",
+            "office",
+        ),
+    ] = None
     bind_addr: Annotated[str, Key(values.ADDRESS, "The local address to listen on.")] = LOOPBACK
     bind_port: Annotated[int, Key(values.PORT, "The local port to listen on.", 15432)]
     proxy_type: Annotated[

@@ -70,8 +70,24 @@ def proxies(tables: Tables, notes: Notes) -> None:
     published = {i: table for i, table in tables.items() if table.get("publish_port") != 0}
     _unique(("proxies",), published, ("publish_addr", "publish_port"), notes)
     _few_networks(tables, notes)
+    _guests(tables, notes)
     for index, table in tables.items():
         _local_port(("proxies", index, "local_port"), table, notes)
+
+
+def _guests(tables: Tables, notes: Notes) -> None:
+    """Who may visit is asked only of those that have no public port; all of them in one frame."""
+    together = 0
+    for index, table in tables.items():
+        names, path = table.get("allow_visitors", ()), ("proxies", index, "allow_visitors")
+        if names and not table.get("visitors_only"):
+            message = "the published port is open to everybody: set visitors_only = true as well"
+            notes.error(path, message)
+        together += len(names)
+        if together > limits.MAX_ALLOW_VISITORS_TOGETHER:
+            most = limits.MAX_ALLOW_VISITORS_TOGETHER
+            notes.error(path, f"all proxies of a file together name no more than {most} clients")
+            return
 
 
 def visitors(tables: Tables, notes: Notes) -> None:

@@ -353,6 +353,10 @@ NETWORKS: Final = ValueType(
     f"a network such as 192.0.2.0/24, or a list of at most {limits.MAX_ALLOW_FROM}",
     _at_most(limits.MAX_ALLOW_FROM, _one_or_more(_network)),
 )
+CLIENTS: Final = ValueType(
+    f"the name of a client, or a list of at most {limits.MAX_ALLOW_VISITORS}",
+    _at_most(limits.MAX_ALLOW_VISITORS, _one_or_more(_name)),
+)
 VERIFIER: Final = ValueType(
     "a verifier, which `tls-tunnel keygen --verifier` prints", _verifier, secret=True
 )

@@ -6,6 +6,7 @@ holds it ends, and with growing pauses when a program outside holds it.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import logging
@@ -19,8 +20,8 @@ from tunnel import limits
 from tunnel.model import ANY, PortRange, RejectionCode
 from tunnel.net.link import Link
 from tunnel.protocol.messages import Bound, Rejected
-from tunnel.server.listener import Proxy, attend, listen
-from tunnel.server.registry import Registry, Seat, covers, overlap
+from tunnel.server.listener import Offer, Proxy, attend, listen
+from tunnel.server.registry import Registry, Seat, covers, is_everywhere, overlap
 from tunnel.server.targets import Target, Targets
 
 logger = logging.getLogger(__name__)
@@ -199,7 +200,10 @@ class Publisher:
 
     async def _bind(self, proxy: Proxy, port: int) -> None:
         target = Target(proxy, self.seat, self.link)
-        offer = functools.partial(self.targets.offered, target)
+        offer: Offer = functools.partial(self.targets.offered, target)
+        if not (proxy.visitors_only or is_everywhere(proxy.host)):
+            # Its owner wants it reached at that address and nowhere else.
+            offer = _not_offered
         if proxy.visitors_only:
             await self.nursery.start(attend, proxy, self.seat, self.registry, offer)
         else:
@@ -277,6 +281,10 @@ class Publisher:
                 return await self._bind_any(proxy)
             except OSError:
                 pause = min(2 * pause, limits.BIND_RETRY_LAST)
+
+
+def _not_offered() -> contextlib.AbstractContextManager[bool]:
+    return contextlib.nullcontext(False)
 
 
 def _places(proxies: Iterable[Proxy]) -> set[tuple[str, int]]:

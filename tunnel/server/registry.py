@@ -230,6 +230,11 @@ def overlap(one: str, other: str) -> bool:
     return covers(one, other) or covers(other, one)
 
 
+def is_everywhere(host: str) -> bool:
+    """True if an address means every address of the machine, or of one family."""
+    return host == ANY or ipaddress.ip_address(host).is_unspecified
+
+
 def covers(one: str, other: str) -> bool:
     """True if the first address is the second, or means all those of which the second is one."""
     if ANY in (one, other):

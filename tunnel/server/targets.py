@@ -72,7 +72,7 @@ class Targets:
             yield False
             return
         self._targets.setdefault(name, {})[port] = target
-        self._tell(name)
+        self.changed(name)
         try:
             yield True
         finally:
@@ -81,7 +81,7 @@ class Targets:
                 del self._targets[name]
             if (freed := self._freed.pop((name, port), None)) is not None:
                 freed.set()
-            self._tell(name)
+            self.changed(name)
 
     async def wait_freed(self, proxy: Proxy) -> None:
         """Wait until nobody has that name and port, or a moment after it."""
@@ -128,10 +128,7 @@ class Targets:
             self._watchers.pop(name, None)
 
     def changed(self, name: str) -> None:
-        """Something of a target of that name is different."""
-        self._tell(name)
-
-    def _tell(self, name: str) -> None:
+        """Tell who watches: a target of that name has come, gone, or is different."""
         for changed in tuple(self._watchers.get(name, ())):
             changed()
 
