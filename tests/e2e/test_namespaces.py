@@ -118,7 +118,10 @@ def test_sockets_made_outside_are_not_of_the_host(wire):
 def test_processes_end_with_the_cable(wire):
     with cable() as other:
         names = (other.a.name, other.b.name)
-        process = subprocess.Popen([*other.b.prefix, "sleep", "60"])
+        command = [*other.b.prefix, "sh", "-c", "echo there; exec sleep 60"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE)
+        assert process.stdout.readline() == b"there\n"  # before, `ip` may not have entered yet
+    process.stdout.close()
     assert process.wait(5) == -signal.SIGKILL
     assert not any(name in run("ip", "netns", "list") for name in names)
 
