@@ -451,6 +451,25 @@ async def test_a_name(contexts, carrier):
             assert await exactly(connection, 5) == b"hello"
 
 
+@pytest.mark.parametrize(("host", "asked"), [("127.0.0.1", 0), ("localhost", 1)])
+async def test_only_a_service_that_may_vanish_is_asked_for_a_sign_of_life(
+    contexts, carrier, monkeypatch, host, asked
+):
+    async with Service() as service, ends(contexts, local(service.port, host), carrier) as both:
+        adopted = []
+        really = both.client.carrier.adopt
+
+        def adopt(sock, *args, **kwargs):
+            adopted.append(sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+            really(sock, *args, **kwargs)
+
+        monkeypatch.setattr(both.client.carrier, "adopt", adopt)
+        await both.visitor(preamble() + b"hello")
+        async with await service.connection() as connection:
+            assert await exactly(connection, 5) == b"hello"
+        assert adopted == [asked]
+
+
 @pytest.mark.parametrize("name", ["a..b", "x" * 70])
 async def test_a_name_that_cannot_be_looked_up(name):
     assert await local(80, name)._dial_patiently() is ResetCode.LOCAL_UNREACHABLE

@@ -288,7 +288,7 @@ class Setting:
             where = f"127.0.0.1:{own_address(listener).port}"
             peer = await self._start(nursery, mode, "--connect", where, *self._tls("ca"))
             await wait_connection(listener)
-            (sock,) = accept_burst(listener)
+            ((sock, _),) = accept_burst(listener)
             return peer, sock
 
     def _tls(self, *names: str):

@@ -1,6 +1,7 @@
 """Binding one address or all of them, and accepting when descriptors run out."""
 
 import errno
+import itertools
 import logging
 import os
 import socket
@@ -18,6 +19,7 @@ from tunnel.net.listen import (
     open_listeners,
     wait_connection,
 )
+from tunnel.net.transport import own_address, peer_address
 
 
 def ports(listeners):
@@ -166,7 +168,7 @@ def sockets():
 
 
 def test_a_burst_takes_what_waits(sockets):
-    accepted = list(accept_burst(Listener(*sockets[:3])))
+    accepted = [sock for sock, _ in accept_burst(Listener(*sockets[:3]))]
     assert accepted == sockets[:3]
     assert all(not sock.getblocking() for sock in accepted)
     assert list(accept_burst(Listener())) == []
@@ -175,7 +177,7 @@ def test_a_burst_takes_what_waits(sockets):
 def test_what_is_accepted_delays_nothing_and_is_asked_for_a_sign_of_life():
     [listener] = open_listeners("127.0.0.1", 0)
     with listener, socket.create_connection(listener.getsockname()):
-        [accepted] = accept_burst(listener)
+        [(accepted, _)] = accept_burst(listener)
         with accepted:
             assert not accepted.getblocking()
             assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
@@ -192,7 +194,26 @@ def test_a_burst_has_an_end(sockets):
 
 def test_one_who_went_before_it_was_accepted_does_not_stop_the_others(sockets):
     gone = OSError(errno.ECONNABORTED, "gone")
-    assert list(accept_burst(Listener(sockets[0], gone, sockets[1]))) == sockets[:2]
+    accepted = accept_burst(Listener(sockets[0], gone, sockets[1]))
+    assert [sock for sock, _ in accepted] == sockets[:2]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_whoever_is_accepted_is_known_by_his_address(host):
+    [listener] = open_listeners(host, 0)
+    with listener, socket.create_connection(listener.getsockname()[:2]) as visitor:
+        [(accepted, address)] = accept_burst(listener)
+        with accepted:
+            assert address == own_address(visitor) == peer_address(accepted)
+
+
+def test_an_ipv4_visitor_of_an_ipv6_socket_is_known_by_his_ipv4_address():
+    with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as listener:
+        port = listener.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)) as visitor:
+            [(accepted, address)] = itertools.islice(accept_burst(listener), 1)
+            with accepted:
+                assert address == own_address(visitor)
 
 
 @pytest.mark.parametrize(
@@ -201,8 +222,9 @@ def test_one_who_went_before_it_was_accepted_does_not_stop_the_others(sockets):
 def test_exhaustion_is_raised_after_those_who_came_in(sockets, number):
     accepted = []
     with pytest.raises(OSError, match="none left"):
-        for sock in accept_burst(Listener(sockets[0], OSError(number, "none left"), sockets[1])):
-            accepted.append(sock)  # noqa: PERF402  # what came before the error counts
+        listener = Listener(sockets[0], OSError(number, "none left"), sockets[1])
+        for sock, _ in accept_burst(listener):
+            accepted.append(sock)  # what came before the error counts
     assert accepted == sockets[:1]
 
 

@@ -93,6 +93,25 @@ def test_pieces_make_no_difference(ends, size):
     assert decode(wire + b"GET / HTTP/1.1", size) == (len(wire), expected)
 
 
+def outcome(wire, size=None):
+    """The same, or the error that it makes."""
+    try:
+        return decode(wire, size)
+    except RemoteProtocolError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("behind", [b"", b"GET"])
+def test_a_header_is_read_whole_as_it_is_read_piece_by_piece_whatever_is_changed(behind):
+    wire = build_preamble(*FOUR, 3, ID) + behind
+    assert outcome(wire) == outcome(wire, 1)
+    for index in range(len(wire)):
+        for mask in (0x01, 0x10, 0x80, 0xFF):
+            changed = bytearray(wire)
+            changed[index] ^= mask
+            assert outcome(bytes(changed)) == outcome(bytes(changed), 1)
+
+
 def test_a_view_does_as_well_as_bytes():
     wire = memoryview(bytearray(build_preamble(*FOUR, 9, ID) + b"visitor"))
     taken, preamble = PreambleDecoder().feed(wire)

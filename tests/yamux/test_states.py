@@ -32,19 +32,19 @@ def test_nothing_can_be_sent_after_fin(state, what):
     with pytest.raises(LocalProtocolError, match=f"cannot {what.value} on stream 1: it is"):
         stream.apply(what)
     assert stream.state is state
-    assert not stream.can_send
+    assert not stream.state.can_send
 
 
 def test_each_direction_ends_on_its_own():
     one, other = Stream(1, outbound=True), Stream(3, outbound=True)
     assert one.apply(Input.SEND_FIN) is State.LOCAL_EOF
-    assert one.can_receive
+    assert one.state.can_receive
     assert one.apply(Input.RECEIVE_FIN) is State.CLOSED
     assert other.apply(Input.RECEIVE_FIN) is State.REMOTE_EOF
-    assert other.can_send
+    assert other.state.can_send
     assert other.apply(Input.SEND_FIN) is State.CLOSED
-    assert not one.can_receive
-    assert not other.can_receive
+    assert not one.state.can_receive
+    assert not other.state.can_receive
 
 
 def test_misuse_changes_nothing():
@@ -63,3 +63,12 @@ def test_misuse_changes_nothing():
             misuse()
     assert engine.pending == 0
     assert hear(engine, update(stream_id, 1)) == []
+
+
+def test_each_state_knows_what_the_table_says_of_it():
+    for state in State:
+        assert state.can_send == ((state, Input.SEND_DATA) in TRANSITIONS)
+        # What comes where nothing may come any more resets the stream.
+        assert state.can_receive == (TRANSITIONS.get((state, Input.RECEIVE_DATA)) is state)
+        for what in (Input.SEND_DATA, Input.RECEIVE_DATA):
+            assert TRANSITIONS.get((state, what), State.RESET) in (state, State.RESET)

@@ -32,7 +32,7 @@ class Visited(Protocol):
 class DiallingEndpoint(ArrivingEndpoint):
     """Parks what comes until there is a local connection."""
 
-    __slots__ = ("_account", "_audit", "_proxies", "scope")
+    __slots__ = ("_account", "_audit", "_proxies", "_scope")
 
     def __init__(
         self,
@@ -45,8 +45,12 @@ class DiallingEndpoint(ArrivingEndpoint):
         self._proxies = proxies
         self._audit = audit
         self._account: Account | None = None
-        #: Cancelled when the visitor goes before there is a connection.
-        self.scope = trio.CancelScope()
+        self._scope: trio.CancelScope | None = None
+
+    def waiting(self) -> trio.CancelScope:
+        """A scope for whoever waits for a connection: cancelled when the visitor goes."""
+        self._scope = trio.CancelScope()
+        return self._scope
 
     def arrived(self, preamble: Preamble) -> None:
         """See `ArrivingEndpoint`."""
@@ -62,7 +66,8 @@ class DiallingEndpoint(ArrivingEndpoint):
 
     def reset(self, code: int) -> None:
         """See `Endpoint`."""
-        self.scope.cancel()
+        if self._scope is not None:
+            self._scope.cancel()
         if self._account is not None:
             self._account.close(ResetCode.of(code))
 

@@ -84,10 +84,18 @@ class LocalProxy:
     _warned: bool = attrs.field(default=False, init=False)
     _networks: tuple[Network, ...] = attrs.field(init=False)
     _is_literal: bool = attrs.field(init=False)
+    #: The service is on this machine, where nobody vanishes without the kernel's saying so.
+    _is_near: bool = attrs.field(init=False)
 
     @_is_literal.default
     def _no_name_to_look_up(self) -> bool:
         return _is_address(self.local_addr)
+
+    @_is_near.default
+    def _on_this_machine(self) -> bool:
+        if self._is_literal:
+            return ipaddress.ip_address(self.local_addr).is_loopback
+        return self.local_addr.startswith(_UNIX)
 
     @_networks.default
     def _parse_networks(self) -> tuple[Network, ...]:
@@ -99,7 +107,8 @@ class LocalProxy:
         self.proxy_protocol, self.allow_from = other.proxy_protocol, other.allow_from
         self.retries, self.retry_delay = other.retries, other.retry_delay
         self.allow_visitors = other.allow_visitors
-        self._networks, self._is_literal = other._networks, other._is_literal
+        self._networks = other._networks
+        self._is_literal, self._is_near = other._is_literal, other._is_near
         self._complained = False
 
     @property
@@ -208,7 +217,7 @@ class LocalProxy:
         if sock is not None and connected:
             self._hand_over(sock, endpoint, preamble)
         else:
-            nursery.start_soon(self._connect, endpoint, preamble, sock)
+            nursery.start_soon(self._connect, endpoint, preamble, sock, endpoint.waiting())
 
     def _dial_at_once(self) -> tuple[socket.socket | None, bool]:
         """A connection to the local service, and whether it is made; None if it takes a task."""
@@ -232,13 +241,17 @@ class LocalProxy:
             )
 
     async def _connect(
-        self, endpoint: DiallingEndpoint, preamble: Preamble, begun: socket.socket | None
+        self,
+        endpoint: DiallingEndpoint,
+        preamble: Preamble,
+        begun: socket.socket | None,
+        scope: trio.CancelScope,
     ) -> None:
-        with endpoint.scope:
+        with scope:
             sock = await self._dial_patiently(begun)
             if isinstance(sock, ResetCode):
                 endpoint.refuse(sock)
-            elif endpoint.scope.cancel_called:
+            elif scope.cancel_called:
                 sock.close()  # the visitor went in the moment in which the connection came
             else:
                 self._hand_over(sock, endpoint, preamble)
@@ -275,7 +288,8 @@ class LocalProxy:
         self, sock: socket.socket, endpoint: DiallingEndpoint, preamble: Preamble
     ) -> None:
         self._complained = False
-        keep_alive(sock)
+        if not self._is_near:
+            keep_alive(sock)
         if self.proxy_protocol is not None:
             header = proxy_v1 if self.proxy_protocol == "v1" else proxy_v2
             try:

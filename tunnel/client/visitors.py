@@ -21,7 +21,7 @@ from tunnel.net.listen import (
     open_listeners,
     wait_connection,
 )
-from tunnel.net.transport import own_address, peer_address
+from tunnel.net.transport import own_address
 from tunnel.protocol.messages import Target, VisitorRequest
 from tunnel.protocol.preamble import build_visit_preamble
 from tunnel.stats import Counters
@@ -118,8 +118,8 @@ class LocalVisitor:
             await wait_connection(listener)
             await link.wait_can_open()
             try:
-                for guest in accept_burst(listener):
-                    self._admit(guest, number, link)
+                for guest, source in accept_burst(listener):
+                    self._admit(guest, source, number, link)
                     if not link.can_open():
                         break
                 link.carrier.look()
@@ -130,9 +130,9 @@ class LocalVisitor:
                 link.flush()
                 shortage.over()
 
-    def _admit(self, guest: socket.socket, number: int, link: Link) -> None:
+    def _admit(self, guest: socket.socket, source: Address, number: int, link: Link) -> None:
         try:
-            source, destination = peer_address(guest), own_address(guest)
+            destination = own_address(guest)
         except OSError:
             guest.close()  # it has gone already
             return

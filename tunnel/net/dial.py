@@ -8,7 +8,10 @@ import socket
 
 import trio
 
-from tunnel.net.transport import prepare
+from tunnel.net.transport import no_delay, prepare
+
+#: One that does not block from the start, where the system can make such: a call less for each.
+_NEW = socket.SOCK_STREAM | getattr(socket, "SOCK_NONBLOCK", 0)
 
 
 async def connect_tcp(host: str, port: int) -> socket.socket:
@@ -56,9 +59,11 @@ def begin_connect(host: str, port: int) -> tuple[socket.socket, bool]:
     Raises:
       OSError: there cannot be such a connection.
     """
-    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, _NEW)
     try:
-        prepare(sock)
+        if _NEW == socket.SOCK_STREAM:
+            sock.setblocking(False)
+        no_delay(sock)
         result = sock.connect_ex((host, port))
         if result not in (0, errno.EINPROGRESS, errno.EWOULDBLOCK):
             raise OSError(result, os.strerror(result))

@@ -277,11 +277,12 @@ class SocketEndpoint(Endpoint):
             self._shut_down()
 
     def _shut_down(self) -> None:
-        try:
-            self._sock.shutdown(socket.SHUT_WR)
-        except OSError:
-            self.fail(self._visit.failure)
-            return
+        if not self._read_all:  # else closing says FIN as well
+            try:
+                self._sock.shutdown(socket.SHUT_WR)
+            except OSError:
+                self.fail(self._visit.failure)
+                return
         self._shut = True
         self._close_if_done()
 

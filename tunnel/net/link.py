@@ -75,6 +75,11 @@ class Link:
         trace = _trace if logger.isEnabledFor(TRACE) else None
         self._tls = tls
         self._engine = Connection(role, settings, now=trio.current_time(), trace=trace)
+        #: How many bytes may be sent on a stream now; after 0, `Endpoint.resume` is called when it
+        #: is more. (This and `lend` are called for every read, so they are the engine's own.)
+        self.room: Callable[[int], int] = self._engine.room
+        #: Queue bytes of a buffer that may change once `flush` has returned.
+        self.lend: Callable[[int, memoryview], None] = self._engine.lend_data
         self._pace = Pace(tls.transport)
         self._accept = accept
         self._early = early
@@ -278,12 +283,12 @@ class Link:
     # --- Telling -----------------------------------------------------------------------------
 
     def _tell(self) -> None:
-        engine = self._engine
+        engine, now = self._engine, trio.current_time()
         while (event := engine.next_event()) is not NEED_DATA and event is not CLOSED:
             if type(event) is DataReceived:
                 endpoint = self._endpoints.get(event.stream_id)
                 if endpoint is not None and (taken := endpoint.deliver(event.data)):
-                    engine.consumed(event.stream_id, taken, trio.current_time())
+                    engine.consumed(event.stream_id, taken, now)
             else:
                 self._tell_rare(event)
 
@@ -361,17 +366,9 @@ class Link:
         """The local end is done with the stream; what still happens to it concerns nobody."""
         self._endpoints.pop(stream_id, None)
 
-    def room(self, stream_id: int) -> int:
-        """How many bytes may be sent now; after 0, `Endpoint.resume` is called when it is more."""
-        return self._engine.room(stream_id)
-
     def send(self, stream_id: int, data: bytes | bytearray | memoryview) -> None:
         """Queue bytes; they must not change until they were sent."""
         self._engine.send_data(stream_id, data)
-
-    def lend(self, stream_id: int, data: memoryview) -> None:
-        """Queue bytes of a buffer that may change once `flush` has returned."""
-        self._engine.lend_data(stream_id, data)
 
     def send_eof(self, stream_id: int) -> None:
         """Say, behind what is queued, that no more will come."""

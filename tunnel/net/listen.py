@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import trio
 
 from tunnel import limits
-from tunnel.model import ANY
-from tunnel.net.transport import keep_alive, no_delay
+from tunnel.model import ANY, Address
+from tunnel.net.transport import keep_alive, no_delay, plain_address
 
 logger = logging.getLogger(__name__)
 
@@ -104,15 +104,15 @@ async def wait_connection(listener: socket.socket) -> None:
     await trio.lowlevel.wait_readable(listener)
 
 
-def accept_burst(listener: socket.socket) -> Iterator[socket.socket]:
-    """The connections that wait now, at most `limits.ACCEPT_BURST` of them, ready for use.
+def accept_burst(listener: socket.socket) -> Iterator[tuple[socket.socket, Address]]:
+    """The connections that wait now, at most `limits.ACCEPT_BURST`, and whom each is from.
 
     Raises:
       OSError: the process has no descriptor left (see `exhausted`); more may wait.
     """
     for _ in range(limits.ACCEPT_BURST):
         try:
-            sock, _address = listener.accept()
+            sock, name = listener.accept()
             sock.setblocking(False)
             if not _INHERITED:
                 keep_alive(sock)
@@ -124,7 +124,7 @@ def accept_burst(listener: socket.socket) -> Iterator[socket.socket]:
                 raise
             # This one went before it was accepted (accept(2), "Error handling"); on to the next.
             continue
-        yield sock
+        yield sock, plain_address(name)
 
 
 class Shortage:

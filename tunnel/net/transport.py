@@ -77,18 +77,20 @@ def no_delay(sock: socket.socket) -> None:
 
 def peer_address(sock: socket.socket) -> Address:
     """Who is at the other end; an IPv4-mapped address as IPv4."""
-    return _address(sock.getpeername())
+    return plain_address(sock.getpeername())
 
 
 def own_address(sock: socket.socket) -> Address:
     """What the socket is bound to; an IPv4-mapped address as IPv4."""
-    return _address(sock.getsockname())
+    return plain_address(sock.getsockname())
 
 
-def _address(name: tuple[str, int] | tuple[str, int, int, int] | str) -> Address:
+def plain_address(name: tuple[str, int] | tuple[str, int, int, int] | str) -> Address:
+    """An address as a socket has it, without a zone; an IPv4-mapped one as IPv4."""
     if not isinstance(name, tuple):
         return Address("unix", 0)
-    return Address(unmap(name[0].partition("%")[0]), name[1])
+    host = name[0]
+    return Address(unmap(host.partition("%")[0]) if ":" in host else host, name[1])
 
 
 class Transport(ABC):

@@ -63,7 +63,7 @@ class _Server:
         while True:
             await wait_connection(listener)
             try:
-                for sock in accept_burst(listener):
+                for sock, _ in accept_burst(listener):
                     self._make_room()
                     connection = _Connection(sock)
                     self._connections[connection] = None

@@ -34,6 +34,10 @@ _VISITOR: Final = 0xE3
 _CLAIMED: Final = 0xE4
 _U32: Final = struct.Struct("!I")
 _CONNECTION_ID_SIZE: Final = 8
+#: The whole header of a visitor of a public port who came by IPv4, as `build_preamble` makes it:
+#: most are, and taking it apart piece by piece costs three times as much.
+_COMMON: Final = struct.Struct(f"!12sBBH4s4sHHBH{_CONNECTION_ID_SIZE}sBHI")
+_COMMON_BODY: Final = _COMMON.size - _HEADER.size
 #: A visitor's nonce and its proof.
 PROOF_SIZE: Final = 64
 
@@ -77,13 +81,16 @@ def build_preamble(
       proxy_id: as `configured` gave it.
       connection_id: 8 bytes that both logs use.
     """
-    tlvs = (
-        _TLV.pack(_UNIQUE_ID, len(connection_id))
-        + connection_id
-        + _TLV.pack(_PROXY_ID, _U32.size)
-        + _U32.pack(proxy_id)
+    one, other = _packed(source), _packed(destination)
+    if len(one) != 4 or len(other) != 4:
+        tlvs = _tlv(_UNIQUE_ID, connection_id) + _tlv(_PROXY_ID, _U32.pack(proxy_id))
+        return _v2(source, destination, tlvs)
+    return _COMMON.pack(
+        *(_SIGNATURE, _PROXY_V2, _TCP4, _COMMON_BODY),
+        *(one, other, source.port, destination.port),
+        *(_UNIQUE_ID, _CONNECTION_ID_SIZE, connection_id),
+        *(_PROXY_ID, _U32.size, proxy_id),
     )
-    return _v2(source, destination, tlvs)
 
 
 def build_visit_preamble(
@@ -174,12 +181,28 @@ def _packed(address: Address) -> bytes:
 
 def _unpacked(packed: bytes) -> str:
     if len(packed) == 4:
-        return ".".join(map(str, packed))
+        return "{}.{}.{}.{}".format(*packed)  # a third less than joining them costs
     return str(ipaddress.IPv6Address(packed))
 
 
 def _as_ipv6(packed: bytes) -> bytes:
     return packed if len(packed) == 16 else bytes(10) + b"\xff\xff" + packed
+
+
+def _common(data: memoryview | bytes) -> Preamble | None:
+    """What `_COMMON` is about, if the data begins with all of such a header; else None."""
+    if len(data) < _COMMON.size:
+        return None
+    signature, command, family, size, *ends, kind, length, connection_id, kind2, length2, proxy = (
+        _COMMON.unpack_from(data)
+    )
+    if (signature, command, family, size) != (_SIGNATURE, _PROXY_V2, _TCP4, _COMMON_BODY) or (
+        (kind, length, kind2, length2) != (_UNIQUE_ID, _CONNECTION_ID_SIZE, _PROXY_ID, _U32.size)
+    ):
+        return None
+    one, other, port, other_port = ends
+    source, destination = Address(_unpacked(one), port), Address(_unpacked(other), other_port)
+    return Preamble(source, destination, proxy, connection_id)
 
 
 class PreambleDecoder:
@@ -196,6 +219,8 @@ class PreambleDecoder:
         Raises:
           RemoteProtocolError: it is not a header that a server of this protocol sends.
         """
+        if not self._buffer and (preamble := _common(data)) is not None:
+            return _COMMON.size, preamble
         taken = 0
         while taken < len(data):
             piece = data[taken : taken + self._size - len(self._buffer)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import ipaddress
 import logging
 import random
 import socket
@@ -24,7 +25,7 @@ from tunnel.net.listen import (
     open_listeners,
     wait_connection,
 )
-from tunnel.net.transport import own_address, peer_address
+from tunnel.net.transport import own_address
 from tunnel.protocol.messages import Bound, Rejected
 from tunnel.protocol.preamble import build_preamble
 from tunnel.server.registry import Registry, Seat
@@ -210,14 +211,16 @@ async def _accept_all(listeners: list[socket.socket], proxy: Proxy, link: Link) 
 
 
 async def _accept_visitors(listener: socket.socket, proxy: Proxy, link: Link) -> None:
-    shortage = proxy.visitors.lobby.shortage
+    shortage, here = proxy.visitors.lobby.shortage, own_address(listener)
+    # Bound to one address, it is what everybody has reached; else each is asked for.
+    reached = None if ipaddress.ip_address(here.host).is_unspecified else here
     await link.running.wait()
     while True:
         await wait_connection(listener)
         await link.wait_can_open()
         try:
-            for visitor in accept_burst(listener):
-                _admit(visitor, proxy, link)
+            for visitor, source in accept_burst(listener):
+                _admit(visitor, source, reached, proxy, link)
                 if not link.can_open():
                     break
             link.carrier.look()
@@ -229,10 +232,12 @@ async def _accept_visitors(listener: socket.socket, proxy: Proxy, link: Link) ->
             shortage.over()
 
 
-def _admit(visitor: socket.socket, proxy: Proxy, link: Link) -> None:
+def _admit(
+    visitor: socket.socket, source: Address, reached: Address | None, proxy: Proxy, link: Link
+) -> None:
     """A stream for the visitor; the preamble tells the client whose it is and for which proxy."""
     try:
-        source, destination = peer_address(visitor), own_address(visitor)
+        destination = reached or own_address(visitor)
     except OSError:
         visitor.close()  # it has gone already
         return

@@ -87,7 +87,7 @@ async def _accept_clients(listener: socket.socket, sessions: trio.Nursery, serve
         while True:
             await wait_connection(listener)
             try:
-                for sock in accept_burst(listener):
+                for sock, _ in accept_burst(listener):
                     stranger = server.strangers.receive(sock)
                     if stranger is not None:
                         sessions.start_soon(_serve, sock, server, stranger)

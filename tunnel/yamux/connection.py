@@ -204,7 +204,8 @@ class Connection:
         """
         stream = None if self._closed else self._table.known(stream_id)
         if stream is not None:
-            stream.apply(Input.SEND_DATA)
+            if not stream.state.can_send:
+                stream.apply(Input.SEND_DATA)  # which raises
             if data:
                 self._outbox.put(stream, data)
 
@@ -250,7 +251,7 @@ class Connection:
             raise LocalProtocolError(f"consumed {size} of {stream.unconsumed} bytes")
         stream.unconsumed -= size
         stream.owed += size
-        if stream.can_receive and self._windows.due(stream):
+        if stream.owed >= stream.target // 2 and stream.state.can_receive:
             self._windows.grant(stream, now)
             self._outbox.control(stream)
             if self._windows.wants_rtt(now):
@@ -264,7 +265,7 @@ class Connection:
         the stream is over, or the second time.
         """
         stream = self._table.get(stream_id)
-        if stream is not None and stream.can_receive and not stream.deaf:
+        if stream is not None and stream.state.can_receive and not stream.deaf:
             self._table.linger(stream, now)
 
     # --- The session -------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from tunnel.yamux.frames import (
     RST,
     SYN,
     VERSION,
+    WINDOW_UPDATE,
     GoAwayCode,
     Trace,
     describe,
@@ -28,7 +29,7 @@ from tunnel.yamux.keepalive import Keepalive
 from tunnel.yamux.outbox import Outbox
 from tunnel.yamux.parser import FrameParser, Header
 from tunnel.yamux.settings import Settings
-from tunnel.yamux.states import Input, State
+from tunnel.yamux.states import RESET, Input
 from tunnel.yamux.stream import Stream
 from tunnel.yamux.table import StreamTable
 from tunnel.yamux.windows import Windows
@@ -95,7 +96,7 @@ class Inbox:
         """A piece of a DATA frame's payload; its FIN counts when the last piece has come."""
         self._body_left -= len(data)
         stream = self._body_stream
-        if stream is None or stream.state is State.RESET:
+        if stream is None or stream.state is RESET:
             return None
         if stream.deaf:
             self._table.give_up(stream)
@@ -113,16 +114,16 @@ class Inbox:
             self._trace("in", describe(kind, flags, stream_id, length))
         if version != VERSION:
             raise RemoteProtocolError(f"Yamux version {version}; this end speaks {VERSION}")
-        if kind == PING:
+        if kind <= WINDOW_UPDATE and stream_id:
+            self._receive_stream_frame(kind, flags, stream_id, length)
+        elif kind == PING:
             self._receive_ping(flags, length)
         elif kind == GO_AWAY:
             self._receive_go_away(length)
         elif kind > GO_AWAY:
             raise RemoteProtocolError(f"unknown Yamux frame type {kind}")
-        elif stream_id == 0:
-            raise RemoteProtocolError(f"stream id 0 in {describe(kind, flags, stream_id, length)}")
         else:
-            self._receive_stream_frame(kind, flags, stream_id, length)
+            raise RemoteProtocolError(f"stream id 0 in {describe(kind, flags, stream_id, length)}")
 
     def _receive_stream_frame(self, kind: int, flags: int, stream_id: int, length: int) -> None:
         if kind == DATA:
@@ -167,7 +168,8 @@ class Inbox:
         if not length:
             if flags & FIN:
                 self._receive_fin(stream)
-        elif stream.deaf or stream.apply(Input.RECEIVE_DATA) is State.RESET:
+        elif stream.deaf or not stream.state.can_receive:
+            stream.apply(Input.RECEIVE_DATA)
             self._table.give_up(stream)
         else:
             stream.window -= length
@@ -177,9 +179,10 @@ class Inbox:
     def _receive_credit(self, stream: Stream, delta: int, flags: int) -> None:
         if stream.send_window + delta > limits.MAX_WINDOW:
             raise RemoteProtocolError(f"window of stream {stream.stream_id} beyond 2^32 - 1")
-        stream.send_window += delta
-        self._outbox.data(stream)
-        self._table.offer_room(stream)
+        if delta:
+            stream.send_window += delta
+            self._outbox.data(stream)
+            self._table.offer_room(stream)
         if flags & FIN:
             self._receive_fin(stream)
 

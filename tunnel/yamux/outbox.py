@@ -105,7 +105,8 @@ class Outbox:
         """The stream has these bytes to send, behind those that wait."""
         stream.put(data)
         self.pending += len(data)
-        self.data(stream)
+        if not stream.scheduled:
+            self.data(stream)
 
     def finish(self, stream: Stream) -> None:
         """The stream has a FIN to say, behind its bytes."""

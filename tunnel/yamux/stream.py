@@ -64,16 +64,6 @@ class Stream:
             ) from None
         return self.state
 
-    @property
-    def can_send(self) -> bool:
-        """True until the caller has said EOF or the stream is over."""
-        return self.state is State.OPEN or self.state is State.REMOTE_EOF
-
-    @property
-    def can_receive(self) -> bool:
-        """True until the peer has said EOF or the stream is over."""
-        return self.state is State.OPEN or self.state is State.LOCAL_EOF
-
     def put(self, data: Buffer) -> None:
         """Queue bytes behind what waits already; the buffer must not change until sent."""
         self.pending.append(data)

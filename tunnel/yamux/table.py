@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tunnel import limits
 from tunnel.errors import LocalProtocolError
 from tunnel.yamux import events
 from tunnel.yamux.eventqueue import EventQueue
 from tunnel.yamux.outbox import Outbox
 from tunnel.yamux.settings import Role, Settings
-from tunnel.yamux.states import Input, State
+from tunnel.yamux.states import CLOSED, RESET, Input
 from tunnel.yamux.stream import Stream
 from tunnel.yamux.windows import Windows
 
@@ -21,10 +23,15 @@ class StreamTable:
         #: No new streams, neither ours nor the peer's.
         self.draining = False
         self._settings = settings
+        self._send_queue = settings.send_queue
+        self._total_send_queue = settings.total_send_queue
         self._outbox = outbox
         self._windows = windows
         self._next_id = role.value
         self._streams: dict[int, Stream] = {}
+        #: The stream of a number, None if it is over or was never opened. (Asked several times for
+        #: every frame, so it is the dict's own.)
+        self.get: Callable[[int], Stream | None] = self._streams.get
         self._inbound = self._outbound = self._unacknowledged = 0
         self._open_wanted = False
         self._starved: dict[int, Stream] = {}
@@ -33,10 +40,6 @@ class StreamTable:
 
     def __len__(self) -> int:
         return len(self._streams)
-
-    def get(self, stream_id: int) -> Stream | None:
-        """The stream, unless it is over or was never opened."""
-        return self._streams.get(stream_id)
 
     def known(self, stream_id: int) -> Stream | None:
         """The stream; None if it is over and the caller cannot know yet.
@@ -108,7 +111,7 @@ class StreamTable:
 
     def room(self, stream: Stream) -> int:
         """Bytes that the stream may queue; one that gets 0 is told when there are some."""
-        if not stream.can_send:
+        if not stream.state.can_send:
             return 0
         room = self._room(stream)
         if room > 0:
@@ -119,13 +122,14 @@ class StreamTable:
 
     def _room(self, stream: Stream) -> int:
         return min(
-            min(stream.send_window, self._settings.send_queue) - stream.pending_size,
-            self._settings.total_send_queue - self._outbox.pending,
+            stream.send_window - stream.pending_size,
+            self._send_queue - stream.pending_size,
+            self._total_send_queue - self._outbox.pending,
         )
 
     def offer_room(self, stream: Stream) -> None:
         """Tell a stream that asked, as soon as half its queue is free."""
-        if not stream.wants_room or stream.pending_size > self._settings.send_queue // 2:
+        if not stream.wants_room or stream.pending_size > self._send_queue // 2:
             return
         if self._room(stream) > 0:
             stream.wants_room = False
@@ -141,7 +145,7 @@ class StreamTable:
 
     def _note_if_starved(self, stream: Stream) -> None:
         """What it lacks is not its own: remember to look at it when other streams have sent."""
-        if self._outbox.pending >= self._settings.total_send_queue:
+        if self._outbox.pending >= self._total_send_queue:
             self._starved[stream.stream_id] = stream
 
     def served(self, now: float) -> None:
@@ -149,13 +153,15 @@ class StreamTable:
         for stream in self._outbox.served.values():
             if stream.deaf and stream.stream_id in self._lingering:
                 self.linger(stream, now)
-            self.offer_room(stream)
-            self.close_if_done(stream)
+            if stream.wants_room:
+                self.offer_room(stream)
+            if stream.state is CLOSED:
+                self.close_if_done(stream)
         self._outbox.served.clear()
         self._offer_room_to_starved()
 
     def _offer_room_to_starved(self) -> None:
-        if self._starved and self._outbox.pending <= self._settings.total_send_queue // 2:
+        if self._starved and self._outbox.pending <= self._total_send_queue // 2:
             starved, self._starved = self._starved, {}
             for stream in starved.values():
                 self.offer_room(stream)
@@ -197,7 +203,7 @@ class StreamTable:
 
     def reset(self, stream: Stream, code: int) -> None:
         """End a stream from this side."""
-        if stream.state is not State.RESET:
+        if stream.state is not RESET:
             stream.apply(Input.SEND_RST)
         self._forget(stream)
         self._outbox.reset(stream, code)
@@ -209,7 +215,7 @@ class StreamTable:
 
     def close_if_done(self, stream: Stream) -> None:
         """Over, if both directions have ended and nothing is left to say."""
-        if stream.state is State.CLOSED and not stream.fin:
+        if stream.state is CLOSED and not stream.fin:
             self._forget(stream)
             self.events.put(events.StreamClosed(stream.stream_id), stream)
 

@@ -30,10 +30,6 @@ class Windows:
         self._pool = settings.window_pool
         self._asked_at = -limits.RTT_VALIDITY
 
-    def due(self, stream: Stream) -> bool:
-        """True if enough was consumed to be worth a frame."""
-        return stream.owed >= stream.target // 2
-
     def grant(self, stream: Stream, now: float) -> None:
         """Turn what is owed into credit, more or less of it if the window does not fit the need."""
         if self.rtt is not None:
