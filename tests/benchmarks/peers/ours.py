@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -26,7 +27,8 @@ class Ours(Peer):
     def version(self) -> str:
         run = ("git", "-C", str(self._root), "describe", "--always", "--dirty")
         done = subprocess.run(run, capture_output=True, text=True)
-        return f"{__version__} {done.stdout.strip()}".strip()
+        words = (__version__, done.stdout.strip(), f"on Python {platform.python_version()}")
+        return " ".join(filter(None, words))
 
     def prepare(self, place: Place) -> None:
         address = f"{place.server_host}:{place.server_port}"
