@@ -109,10 +109,12 @@ class TlsStream(trio.abc.Stream):
         Nothing is awaited between the decryption and the return, so that `buffer` may be shared.
         For the same reason this is not always a checkpoint: it yields only if it has to wait.
         """
-        await trio.lowlevel.checkpoint_if_cancelled()
         with self._receive_conflict:
             self._check_open()
-            size = self._decrypt(buffer, 0) if self._has_more() else 0
+            size = 0
+            if self._has_more():
+                await trio.lowlevel.checkpoint_if_cancelled()
+                size = self._decrypt(buffer, 0)
             while not size and not self._ended:
                 cipher = await self._receive()
                 if not cipher:
