@@ -42,7 +42,7 @@ _COMMON_BODY: Final = _COMMON.size - _HEADER.size
 PROOF_SIZE: Final = 64
 
 
-@attrs.frozen
+@attrs.define  # not frozen: that is a microsecond for each visitor
 class Preamble:
     """Who visits, and what.
 

@@ -216,7 +216,7 @@ def _own(reason: str) -> Reason:
     return Reason(reason) if reason in _OWN_REASONS else Reason.REFUSED
 
 
-@attrs.frozen(slots=True)
+@attrs.define(eq=False)
 class Guest(Visit):
     """A visit that has its places while the connection lives.
 
