@@ -19,7 +19,7 @@ from tunnel.client.connect import Dialler
 from tunnel.client.proxy import LocalProxy
 from tunnel.client.run import run_client
 from tunnel.client.session import Client
-from tunnel.config import ClientConfig, ServerConfig
+from tunnel.config.observed import Observed
 from tunnel.config.values import TOKEN
 from tunnel.errors import TunnelError
 from tunnel.handles import (
@@ -212,7 +212,7 @@ class Asked:
 
 
 @contextlib.contextmanager
-def asked_for(config: ServerConfig | ClientConfig, source: Path | None) -> Iterator[Asked]:
+def asked_for(config: Observed, source: Path | None) -> Iterator[Asked]:
     """What a configuration asks for; it listens already, and no longer than this block lasts.
 
     Raises:
@@ -236,7 +236,7 @@ def asked_for(config: ServerConfig | ClientConfig, source: Path | None) -> Itera
         close_all(listeners)
 
 
-def _token(config: ServerConfig | ClientConfig, source: Path | None) -> str | None:
+def _token(config: Observed, source: Path | None) -> str | None:
     if config.stats_token_file is None:
         return config.stats_token
     path = store.resolve(config.stats_token_file, beside=store.directory_of(source))

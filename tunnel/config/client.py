@@ -9,6 +9,7 @@ import attrs
 from tunnel import limits
 from tunnel.config import values
 from tunnel.config.keys import Key
+from tunnel.config.observed import Observed
 from tunnel.config.values import LOOPBACK
 from tunnel.model import ANY
 
@@ -107,7 +108,7 @@ class VisitorConfig:
 
 
 @attrs.frozen(kw_only=True)
-class ClientConfig:
+class ClientConfig(Observed):
     """``[client]``: times are seconds, paths are relative to this file.
 
     Exactly one of `auth_key` and `auth_key_file` is set. `server_addr` and `pin` hold one entry for
@@ -177,43 +178,6 @@ class ClientConfig:
             "Tells this client from others with the same key. Default: made once and kept in"
             " state_dir.",
             "0123456789abcdef" * 2,
-        ),
-    ] = None
-    stats_port: Annotated[
-        int | None,
-        Key(values.PORT_OR_ANY, "HTTP statistics on this port; off while not set.", 9091),
-    ] = None
-    stats_addr: Annotated[
-        str, Key(values.ADDRESS, "Their address. Beyond loopback, set stats_token as well.")
-    ] = LOOPBACK
-    stats_token: Annotated[
-        str | None,
-        Key(
-            values.TOKEN,
-            "Who asks for statistics must show it, as `Authorization: Bearer`.",
-            "replace-with-a-long-random-text",
-        ),
-    ] = attrs.field(default=None, repr=False)
-    stats_token_file: Annotated[
-        str | None, Key(values.PATH, "Or a file that holds it.", "stats.token")
-    ] = None
-    stats_hosts: Annotated[
-        tuple[str, ...],
-        Key(
-            values.HOSTS,
-            "Other names that browsers call it by; loopback and its own address go without.",
-            ("stats.example.com",),
-        ),
-    ] = ()
-    watch: Annotated[
-        bool, Key(values.SWITCH, "Do what this file says as soon as it is changed.")
-    ] = False
-    audit_log: Annotated[
-        str | None,
-        Key(
-            values.PATH,
-            'Every visitor\'s connection as a line of JSON; "-" is stdout. Off while not set.',
-            "audit.jsonl",
         ),
     ] = None
     state_dir: Annotated[

@@ -32,10 +32,11 @@ Table = type[attrs.AttrsInstance]
 
 @cache
 def keys(table: Table) -> dict[str, Key]:
-    """The keys of a table, in their order."""
+    """The keys of a table, in their order; those that it shares with another come last."""
     hints = get_type_hints(table, include_extras=True)
-    found = {name: get_args(hint)[-1] for name, hint in hints.items()}
-    return {name: key for name, key in found.items() if isinstance(key, Key)}
+    fields = sorted(attrs.fields(table), key=lambda field: field.inherited)
+    found = {field.name: get_args(hints[field.name])[-1:] for field in fields}
+    return {name: key for name, (*_, key) in found.items() if isinstance(key, Key)}
 
 
 @cache

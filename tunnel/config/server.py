@@ -9,7 +9,7 @@ import attrs
 from tunnel import limits
 from tunnel.config import values
 from tunnel.config.keys import Key
-from tunnel.config.values import LOOPBACK
+from tunnel.config.observed import Observed
 from tunnel.model import ANY, PortRange
 
 
@@ -74,7 +74,7 @@ class IdentityConfig:
 
 
 @attrs.frozen(kw_only=True)
-class ServerConfig:
+class ServerConfig(Observed):
     """``[server]``: times are seconds, paths are relative to this file.
 
     At most one of `auth_key` and `auth_key_file` is set, and at least one if there are no
@@ -123,43 +123,6 @@ class ServerConfig:
         tuple[str, ...],
         Key(values.ADDRESSES, 'The addresses that they may publish on; "*" is any.'),
     ] = (ANY,)
-    stats_port: Annotated[
-        int | None,
-        Key(values.PORT_OR_ANY, "HTTP statistics on this port; off while not set.", 9090),
-    ] = None
-    stats_addr: Annotated[
-        str, Key(values.ADDRESS, "Their address. Beyond loopback, set stats_token as well.")
-    ] = LOOPBACK
-    stats_token: Annotated[
-        str | None,
-        Key(
-            values.TOKEN,
-            "Who asks for statistics must show it, as `Authorization: Bearer`.",
-            "replace-with-a-long-random-text",
-        ),
-    ] = attrs.field(default=None, repr=False)
-    stats_token_file: Annotated[
-        str | None, Key(values.PATH, "Or a file that holds it.", "stats.token")
-    ] = None
-    stats_hosts: Annotated[
-        tuple[str, ...],
-        Key(
-            values.HOSTS,
-            "Other names that browsers call it by; loopback and its own address go without.",
-            ("stats.example.com",),
-        ),
-    ] = ()
-    watch: Annotated[
-        bool, Key(values.SWITCH, "Do what this file says as soon as it is changed.")
-    ] = False
-    audit_log: Annotated[
-        str | None,
-        Key(
-            values.PATH,
-            'Every visitor\'s connection as a line of JSON; "-" is stdout. Off while not set.',
-            "audit.jsonl",
-        ),
-    ] = None
     state_dir: Annotated[
         str | None,
         Key(
