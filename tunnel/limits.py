@@ -257,6 +257,9 @@ TOP_HISTORY: Final = 240
 #: Records of the audit log that wait for the disk; what comes when there are so many is lost, and
 #: counted. Half a kilobyte each.
 AUDIT_QUEUE: Final = 16_384
+#: Seconds from one writing of records to the next, if there are any: what whoever reads along waits
+#: for, and what a process that is killed loses at most.
+AUDIT_INTERVAL: Final = 0.1
 #: How long the end of a program waits for a disk that does not take the last of them.
 AUDIT_GOODBYE: Final = 5.0
 

@@ -44,25 +44,24 @@ class Counters:
         return CountersStatistics(self.active, self.total, self.delivered, self.read)
 
 
-class Meter(Counters):
+class Meter:
     """Counts what one connection carries, for itself; its proxy has it too once it is settled.
 
     To pass every number on as it comes would cost a request some percent of its CPU time.
     """
 
-    __slots__ = ("_proxy", "_settled")
+    __slots__ = ("_proxy", "_settled_delivered", "_settled_read", "delivered", "read")
 
     def __init__(self, proxy: Counters) -> None:
-        super().__init__()
         self._proxy = proxy
-        self._settled = (0, 0)
+        self.delivered = self.read = 0
+        self._settled_delivered = self._settled_read = 0
 
     def settle(self) -> None:
         """Add to the proxy what is new."""
-        delivered, read = self._settled
-        self._proxy.delivered += self.delivered - delivered
-        self._proxy.read += self.read - read
-        self._settled = (self.delivered, self.read)
+        self._proxy.delivered += self.delivered - self._settled_delivered
+        self._proxy.read += self.read - self._settled_read
+        self._settled_delivered, self._settled_read = self.delivered, self.read
 
     def opened(self) -> None:
         """See `Counters`."""

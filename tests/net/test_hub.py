@@ -1,5 +1,6 @@
 """The hub's corners: what epoll may report, and what one connection must not do to another."""
 
+import errno
 import select
 import socket
 from contextlib import asynccontextmanager
@@ -328,3 +329,22 @@ async def test_a_look_before_the_first_socket_sees_nothing(contexts):
     async with carried(contexts) as hub:
         hub.hub.look()
         assert hub.hub._epoll is None
+
+
+async def test_a_visitor_whom_the_system_has_no_room_for_is_told_of(contexts, monkeypatch):
+    told, counters = [], Counters()
+
+    def no_descriptor():
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async with link_pair(contexts, transports=socket_transports, carrier="hub") as pair:
+        outside, inside = socket_pair()
+        visit = Visit("web", "00", counters, ResetCode.VISITOR_RESET, on_end=told.append)
+        with monkeypatch.context() as patch:
+            patch.setattr(select, "epoll", no_descriptor)
+            pair.server.carrier.adopt(inside, pair.server.open_stream(), visit)
+        with pytest.raises(ConnectionResetError):
+            outside.recv(1)
+        outside.close()
+    assert told == [ResetCode.LIMIT]
+    assert (counters.active, counters.total) == (0, 0)

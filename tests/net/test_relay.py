@@ -60,3 +60,19 @@ async def test_a_reset_by_the_socket_after_its_own_end_reaches_the_peer(contexts
                     await stream.send_all(bytes(1000))
             await pair.server.carrier.wait_idle()
     assert counters.active == 0
+
+
+async def test_a_visitor_for_whom_the_link_is_too_late_has_not_begun_but_ended(contexts, carrier):
+    told, counters = [], Counters()
+    async with link_pair(contexts, transports=socket_transports, carrier=carrier) as pair:
+        stream_id = pair.server.open_stream()
+        pair.server.lose("cut")
+        await wait_all_tasks_blocked()
+        outside, inside = socket_pair()
+        visit = Visit("web", "00", counters, ResetCode.VISITOR_RESET, on_end=told.append)
+        pair.server.carrier.adopt(inside, stream_id, visit)
+        with pytest.raises(ConnectionResetError):
+            outside.recv(1)
+        outside.close()
+    assert told == [ResetCode.LINK_LOST]
+    assert (counters.active, counters.total) == (0, 0)

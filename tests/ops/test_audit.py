@@ -207,6 +207,62 @@ async def test_a_full_disk_is_said_and_counted(caplog):
     assert [line.get("lost") for line in disk.lines] == [1, None]
 
 
+async def test_a_thread_writes_some_times_a_second_and_what_comes_first_at_once(autojump_clock):
+    """A thread for each record would cost as much as the connection that it is of."""
+    disk = Disk()
+    writes = []
+    writer = Writer(disk)
+
+    def write(data):
+        writes.append(data.count(b"\n"))
+
+    disk.write = write
+
+    async def life():
+        begin = trio.current_time()
+        writer.put(RECORD)
+        while not writes:
+            await trio.lowlevel.checkpoint()
+        assert trio.current_time() == begin
+        for _ in range(40):
+            writer.put(RECORD)
+            await trio.sleep(limits.AUDIT_INTERVAL / 10)
+
+    await live(writer, life)
+    assert sum(writes) == 41
+    assert len(writes) <= 6
+
+
+async def test_the_end_does_not_wait_for_the_next_writing(autojump_clock):
+    disk = Disk()
+    writer = Writer(disk)
+
+    async def life():
+        writer.put(RECORD)
+        while not disk.lines:
+            await trio.lowlevel.checkpoint()
+        writer.put(RECORD)
+        life.ended = trio.current_time()
+
+    await live(writer, life)
+    assert len(disk.lines) == 2
+    assert trio.current_time() == life.ended
+
+
+async def test_whatever_is_in_a_name_a_line_is_a_line(tmp_path):
+    odd = RECORD._replace(proxy='a"\\\n\u2028', client="\u6587\x1b[0m", connection=None)
+    with open_audit("audit.jsonl", beside=tmp_path) as writer:
+
+        async def life():
+            writer.put(odd)
+
+        await live(writer, life)
+    text = (tmp_path / "audit.jsonl").read_text()
+    assert (text.isascii(), text.count("\n")) == (True, 1)
+    [line] = lines(tmp_path / "audit.jsonl")
+    assert (line["proxy"], line["client"], line["connection"]) == (odd.proxy, odd.client, None)
+
+
 async def test_what_comes_while_all_is_cancelled_is_still_written():
     disk = Disk()
     writer = Writer(disk)

@@ -6,7 +6,6 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-import attrs
 import trio
 
 from tunnel.model import ResetCode
@@ -16,7 +15,7 @@ from tunnel.net.carrier import Visit
 from tunnel.net.endpoint import Endpoint
 from tunnel.net.link import Link
 from tunnel.protocol.preamble import Preamble
-from tunnel.stats import Counters, Meter
+from tunnel.stats import Counters
 
 
 class Visited(Protocol):
@@ -88,7 +87,13 @@ class DiallingEndpoint(ArrivingEndpoint):
         if self._account is None:
             return visit
         account = self._account
-        return attrs.evolve(visit, counters=account.meter, on_end=account.close)
+        return Visit(
+            visit.proxy,
+            visit.connection_id,
+            account,
+            visit.failure,
+            on_end=account.close,
+        )
 
 
 Accept = Callable[[Link, int], Endpoint]
@@ -101,5 +106,5 @@ def accept_visitors(proxies: Mapping[int, Visited], audit: Audit | None = None) 
 
 def _account(audit: Audit, proxy: Visited | None, preamble: Preamble) -> Account:
     name, counters = ("", Counters()) if proxy is None else (proxy.name, proxy.counters)
-    connection, meter = preamble.connection_id.hex(), Meter(counters)
-    return Account(audit, name, "", connection, preamble.source, meter, published_here=False)
+    connection = preamble.connection_id.hex()
+    return Account(audit, name, "", connection, preamble.source, counters, published_here=False)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
-import attrs
 import trio
 
 from tunnel.model import Address, ResetCode
-from tunnel.stats import Meter
+from tunnel.stats import Counters, Meter
 
 
-@attrs.frozen
-class Record:
-    """One visitor's connection, when it is over.
+class Record(NamedTuple):
+    """One visitor's connection, when it is over. (A tuple, since it is made for each of them.)
 
     Args:
       proxy: the name of what was visited; empty if there is no such proxy.
@@ -46,44 +44,65 @@ def how(code: ResetCode | None) -> str:
     return "finished" if code is None else code.text
 
 
-@attrs.define(eq=False)
-class Account:
-    """One visitor's connection while it lives.
+class Account(Meter):
+    """One visitor's connection while it lives: counts its bytes, and is told of its end.
 
     Args:
       audit: told of it when it is over.
       proxy, client, connection, visitor: see `Record`.
-      meter: counts its bytes.
+      counters: the proxy's, which are to have its bytes as well.
       published_here: True where the visitor's own socket is, so that what is delivered goes to him.
     """
 
-    audit: Audit
-    proxy: str
-    client: str
-    connection: str
-    visitor: Address
-    meter: Meter
-    published_here: bool
-    _began: float = attrs.field(factory=trio.current_time, init=False)
-    _over: bool = attrs.field(default=False, init=False)
+    __slots__ = (
+        "_audit",
+        "_began",
+        "_client",
+        "_connection",
+        "_over",
+        "_proxy_name",
+        "_published_here",
+        "_visitor",
+    )
+
+    def __init__(
+        self,
+        audit: Audit,
+        proxy: str,
+        client: str,
+        connection: str,
+        visitor: Address,
+        counters: Counters,
+        *,
+        published_here: bool,
+    ) -> None:
+        super().__init__(counters)
+        self._audit = audit
+        self._proxy_name = proxy
+        self._client = client
+        self._connection = connection
+        self._visitor = visitor
+        self._published_here = published_here
+        self._began = trio.current_time()
+        self._over = False
 
     def close(self, code: ResetCode | None) -> None:
         """It is over: cleanly if `code` is None. What is said after that counts for nothing."""
         if self._over:
             return
         self._over = True
-        there, back = self.meter.delivered, self.meter.read
-        sent, received = (there, back) if self.published_here else (back, there)
-        duration = trio.current_time() - self._began
-        self.audit(
+        sent, received = self.delivered, self.read
+        if not self._published_here:
+            sent, received = received, sent
+        self._audit(
             Record(
-                self.proxy,
-                self.client,
-                self.connection,
-                self.visitor,
+                self._proxy_name,
+                self._client,
+                self._connection,
+                self._visitor,
                 sent,
                 received,
-                duration,
+                trio.current_time() - self._began,
                 how(code),
             )
         )

@@ -15,7 +15,7 @@ import trio
 
 from tunnel.model import ResetCode
 from tunnel.net.account import how
-from tunnel.stats import Counters
+from tunnel.stats import Counters, Meter
 
 if TYPE_CHECKING:
     from tunnel.net.link import Link
@@ -30,7 +30,7 @@ class Visit:
 
     proxy: str
     connection_id: str
-    counters: Counters
+    counters: Counters | Meter
     #: What a failure of the socket means to the other side.
     failure: ResetCode
     #: Told how it ended, as `end` is.
@@ -39,6 +39,11 @@ class Visit:
     def begin(self) -> None:
         """The socket is carried from now on."""
         self.counters.opened()
+
+    def refused(self, code: ResetCode) -> None:
+        """The carrier does not take the socket: it is over, and has not begun."""
+        if self.on_end is not None:
+            self.on_end(code)
 
     def end(self, code: ResetCode | None) -> None:
         """It is over: cleanly if `code` is None."""

@@ -96,6 +96,7 @@ class Hub(Carrier):
         if not self._register(sock):
             self.link.reset(stream_id, ResetCode.LIMIT)
             sock.close()
+            visit.refused(ResetCode.LIMIT if self.link.carrying else ResetCode.LINK_LOST)
             return
         endpoint = SocketEndpoint(self, sock, stream_id, visit)
         self._sockets[sock.fileno()] = endpoint

@@ -13,7 +13,7 @@ from tunnel.net.onetask import OneTask
 
 if TYPE_CHECKING:
     from tunnel.net.link import Link
-    from tunnel.stats import Counters
+    from tunnel.stats import Counters, Meter
 
 
 class StreamEndpoint(Endpoint):
@@ -83,7 +83,7 @@ class MuxStream(trio.abc.HalfCloseableStream):
         self.stream_id = stream_id
         self.endpoint = StreamEndpoint(parked, finished=finished)
         #: What it carries is added to these, if there are any.
-        self.counters: Counters | None = None
+        self.counters: Counters | Meter | None = None
         self._link = link
         self._closed = False
         self._eof_sent = False

@@ -33,6 +33,7 @@ class Relay(Carrier):
         reset_on_close(sock)
         if not self.link.carrying:
             sock.close()
+            visit.refused(ResetCode.LINK_LOST)
             return
         stream = MuxStream(self.link, stream_id, parked=parked, finished=finished)
         self.link.attach(stream_id, stream.endpoint)

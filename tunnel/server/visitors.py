@@ -23,7 +23,7 @@ from tunnel.net.listen import Shortage
 from tunnel.net.transport import reset_on_close
 from tunnel.server.admission import network
 from tunnel.server.complaints import Complaints
-from tunnel.stats import Counters, Meter, Reason, Tally
+from tunnel.stats import Counters, Reason, Tally
 
 logger = logging.getLogger(__name__)
 
@@ -175,12 +175,11 @@ class Visitors:
         audit, failure = self.lobby.audit, ResetCode.VISITOR_RESET
         if audit is None:
             return Guest(self.proxy, connection, counters, failure, self, source.host)
-        meter = Meter(counters)
         account = Account(
-            audit, self.proxy, self.owner, connection, source, meter, published_here=True
+            audit, self.proxy, self.owner, connection, source, counters, published_here=True
         )
         end = account.close
-        return Guest(self.proxy, connection, meter, failure, self, source.host, on_end=end)
+        return Guest(self.proxy, connection, account, failure, self, source.host, on_end=end)
 
     def turn_away(self, sock: socket.socket, source: Address, reason: str) -> None:
         """Reset the visitor's connection, count it, and say so in a line that cannot flood."""
