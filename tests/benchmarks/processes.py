@@ -96,7 +96,11 @@ class Site:
             check=True,
             stdout=subprocess.DEVNULL,
         )
-        self._client = (directory / "client.toml").read_text().partition("\n[[")[0]
+        self.reread()
+
+    def reread(self) -> None:
+        """Begin with what client.toml says now, when the next one is written."""
+        self._client = (self.directory / "client.toml").read_text().partition("\n[[")[0]
 
     def run(self, *command: str, env: dict[str, str] | None = None) -> Process:
         """Start a Python program; it is killed when the benchmark ends, if not before."""
