@@ -211,7 +211,10 @@ async def test_a_token_that_cannot_travel_in_a_header(programs, tmp_path):
 
 async def test_a_port_that_is_taken_is_said_and_leaves_nothing_behind(programs, host):
     with socket.create_server((host, 7000)):
-        with pytest.raises(TunnelError, match=f"statistics on {host}:7000.*change stats_addr"):
+        with pytest.raises(
+            TunnelError,
+            match=rf"statistics: .* {host}:7000: .* \(process \d+\) .* change stats_port",
+        ):
             await programs.server()
 
 

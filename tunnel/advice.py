@@ -96,23 +96,23 @@ NOT_TRUSTED: Final = Advice(
 PORT_TAKEN: Final = Advice(
     "port_taken",
     "cannot listen on {place}: {holder} has the port",
-    "end that program, or change bind_port",
+    "end that program, or change {bind_port}",
 )
 PORT_PRIVILEGED: Final = Advice(
     "port_privileged",
     "cannot listen on {place}: {reason}; ports below {first} need the right to",
-    "change bind_port, run it as a service (tls-tunnel register), or give the capability "
+    "change {bind_port}, run it as a service (tls-tunnel register), or give the capability "
     "CAP_NET_BIND_SERVICE",
 )
 NO_SUCH_ADDRESS: Final = Advice(
     "no_such_address",
     "cannot listen on {place}: this machine has no address {host}",
-    'change bind_addr; "*" is every address',
+    'change {bind_addr}; "*" is every address',
 )
 CANNOT_LISTEN: Final = Advice(
     "cannot_listen",
     "cannot listen on {place}: {reason}",
-    "change bind_addr or bind_port",
+    "change {bind_addr} or {bind_port}",
 )
 NO_CONFIGURATION: Final = Advice(
     "no_configuration",

@@ -35,6 +35,7 @@ from tunnel.net.link import Link
 from tunnel.net.listen import close_all, open_listeners
 from tunnel.net.observe import observe_connections, observe_link
 from tunnel.net.transport import own_address
+from tunnel.ops.holder import cannot_listen
 from tunnel.server.certificate import CertificateKeeper
 from tunnel.server.listener import Proxy
 from tunnel.server.session import Server, Session
@@ -226,10 +227,7 @@ def asked_for(config: Observed, source: Path | None) -> Iterator[Asked]:
         listeners = open_listeners(config.stats_addr, config.stats_port)
     except OSError as error:
         place = Address(config.stats_addr, config.stats_port)
-        raise TunnelError(
-            f"cannot serve statistics on {place}: {error.strerror or error}; "
-            "change stats_addr or stats_port, or end the program that has it"
-        ) from error
+        raise TunnelError(f"statistics: {cannot_listen(error, place, 'stats')}") from error
     try:
         yield Asked(listeners, token, config.stats_hosts)
     finally:

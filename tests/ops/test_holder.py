@@ -66,3 +66,9 @@ def test_each_reason_has_its_advice(number, words):
     text = cannot_listen(OSError(number, os.strerror(number)), Address("192.0.2.9", 1))
     assert text.startswith("cannot listen on 192.0.2.9:1: ")
     assert words in text
+
+
+def test_the_keys_are_those_of_what_wants_to_listen():
+    error = OSError(errno.ENETDOWN, os.strerror(errno.ENETDOWN))
+    text = cannot_listen(error, Address("192.0.2.9", 1), "stats")
+    assert text.endswith("; change stats_addr or stats_port")

@@ -16,19 +16,34 @@ _LISTENS = "0A"
 _FIRST_FREE_PORT = 1024
 
 
-def cannot_listen(error: OSError, place: Address) -> str:
-    """Why nobody can listen there, and what to do about it."""
-    reason = error.strerror or str(error)
+def cannot_listen(error: OSError, place: Address, keys: str = "bind") -> str:
+    """Why nobody can listen there, and what to do about it.
+
+    Args:
+      error: what came of trying.
+      place: where.
+      keys: what the configuration's keys for the place begin with.
+    """
+    holder: str | None = None
     match error.errno:
         case errno.EADDRINUSE:
-            holder = port_holder(place.port) or "another program"
-            return advice.PORT_TAKEN.text(place=place, holder=holder)
+            told = advice.PORT_TAKEN
+            holder = port_holder(place.port)
         case errno.EACCES:
-            return advice.PORT_PRIVILEGED.text(place=place, reason=reason, first=_FIRST_FREE_PORT)
+            told = advice.PORT_PRIVILEGED
         case errno.EADDRNOTAVAIL:
-            return advice.NO_SUCH_ADDRESS.text(place=place, host=place.host)
+            told = advice.NO_SUCH_ADDRESS
         case _:
-            return advice.CANNOT_LISTEN.text(place=place, reason=reason)
+            told = advice.CANNOT_LISTEN
+    return told.text(
+        place=place,
+        host=place.host,
+        holder=holder or "another program",
+        reason=error.strerror or str(error),
+        first=_FIRST_FREE_PORT,
+        bind_addr=f"{keys}_addr",
+        bind_port=f"{keys}_port",
+    )
 
 
 def port_holder(port: int, proc: Path = Path("/proc")) -> str | None:
