@@ -59,20 +59,24 @@ class Meter:
 
     def settle(self) -> None:
         """Add to the proxy what is new."""
-        self._proxy.delivered += self.delivered - self._settled_delivered
-        self._proxy.read += self.read - self._settled_read
-        self._settled_delivered, self._settled_read = self.delivered, self.read
+        proxy, delivered, read = self._proxy, self.delivered, self.read
+        proxy.delivered += delivered - self._settled_delivered
+        proxy.read += read - self._settled_read
+        self._settled_delivered, self._settled_read = delivered, read
 
     def opened(self) -> None:
         """See `Counters`."""
-        self._proxy.opened()
-        self._proxy.meters.add(self)
+        proxy = self._proxy
+        proxy.active += 1
+        proxy.total += 1
+        proxy.meters.add(self)
 
     def closed(self) -> None:
         """See `Counters`."""
         self.settle()
-        self._proxy.meters.discard(self)
-        self._proxy.closed()
+        proxy = self._proxy
+        proxy.meters.discard(self)
+        proxy.active -= 1
 
 
 @attrs.frozen

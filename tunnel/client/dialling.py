@@ -79,21 +79,14 @@ class DiallingEndpoint(ArrivingEndpoint):
     def connected(self, sock: socket.socket, visit: Visit) -> None:
         """There is one: the carrier takes over, with what is parked. Flush the link after it."""
         self.link.carrier.adopt(
-            sock, self.stream_id, self.counted(visit), parked=self.parked, finished=self.finished
+            sock, self.stream_id, self.audited(visit), parked=self.parked, finished=self.finished
         )
 
-    def counted(self, visit: Visit) -> Visit:
-        """The visit, for whoever carries it: told to the audit if there is one."""
-        if self._account is None:
-            return visit
-        account = self._account
-        return Visit(
-            visit.proxy,
-            visit.connection_id,
-            account,
-            visit.failure,
-            on_end=account.close,
-        )
+    def audited(self, visit: Visit) -> Visit:
+        """The same visit, for whoever carries it: told to the audit if there is one."""
+        if self._account is not None:
+            visit.counters, visit.on_end = self._account, self._account.close
+        return visit
 
 
 Accept = Callable[[Link, int], Endpoint]

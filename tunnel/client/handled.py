@@ -70,7 +70,7 @@ class HandledProxy(LocalProxy):
             connection = preamble.connection_id.hex()
             visit = Visit(self.name, connection, self.counters, ResetCode.LOCAL_RESET)
             stream = _stream(endpoint)
-            visit = endpoint.counted(visit)
+            visit = endpoint.audited(visit)
             stream.counters = visit.counters
             peer = Peer(preamble.source, preamble.guest, connection, preamble.destination)
             self.handlers.start_soon(self._serve, stream, peer, visit, endpoint.link.carrier)

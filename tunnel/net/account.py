@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
-
-import trio
 
 from tunnel.model import Address, ResetCode
 from tunnel.stats import Counters, Meter
@@ -76,14 +75,14 @@ class Account(Meter):
         *,
         published_here: bool,
     ) -> None:
-        super().__init__(counters)
+        Meter.__init__(self, counters)
         self._audit = audit
         self._proxy_name = proxy
         self._client = client
         self._connection = connection
         self._visitor = visitor
         self._published_here = published_here
-        self._began = trio.current_time()
+        self._began = time.monotonic()
         self._over = False
 
     def close(self, code: ResetCode | None) -> None:
@@ -102,7 +101,7 @@ class Account(Meter):
                 self._visitor,
                 sent,
                 received,
-                trio.current_time() - self._began,
+                time.monotonic() - self._began,
                 how(code),
             )
         )

@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-# Not frozen: that is a microsecond for each visitor, here and in `Guest`.
-@attrs.define(eq=False)
+@attrs.define(eq=False)  # not frozen: there is one for each connection, and it takes half the time
 class Visit:
     """One visitor's connection, as far as counting and logging go."""
 
