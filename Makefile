@@ -49,7 +49,7 @@ interop: $(VENV)/.installed  ## Our Yamux against other people's, built with go,
 	@tests/interop/peers/build
 	@$(BIN)/python -m pytest -n $(WORKERS) tests/interop
 
-page: $(VENV)/.installed  ## The status page in a Chromium (Debian: apt install chromium), and its pictures.
+page: $(VENV)/.installed  ## The status page in a Chromium (Debian: apt install chromium).
 	@$(BIN)/python -m pip install --quiet --group page
 	@$(BIN)/python -m pytest -n 0 tests/page
 

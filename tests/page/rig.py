@@ -128,6 +128,7 @@ async def look(check, url: str, **settings) -> None:
 
 def cells(page, table: str, column: str):
     """The cells of a column, named as a person reads its head in English."""
+    expect(page.locator(f"#{table} thead th").first).to_be_visible()  # the program has answered
     heads = page.locator(f"#{table} thead th").all_inner_texts()
     [number] = [i for i, head in enumerate(heads, 1) if head.rstrip(" ▲▼") == column]
     return page.locator(f"#{table} tbody tr > :nth-child({number})")
