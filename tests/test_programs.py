@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 import trio
@@ -125,6 +126,15 @@ async def test_bytes_move_while_a_connection_lives_and_agree_on_both_sides(nurse
         assert (one["name"], one["bytes_received"], one["active_connections"]) == ("web", 12_345, 1)
         assert (one["client"], one["total_connections"]) == ("office", 1)
     await visitor.aclose()
+
+
+async def test_both_sides_say_since_when_they_are_connected(nursery, programs):
+    before = time.time()
+    await programs.server()
+    await programs.connected(await echo_service(nursery))
+    for port in (7000, 7001):
+        [session] = (await programs.get(port, "/status"))["sessions"]
+        assert before <= session["since"] <= time.time()
 
 
 async def test_ready_when_it_is(nursery, programs):

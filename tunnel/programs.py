@@ -135,13 +135,13 @@ class ClientProgram:
 
     def view(self) -> ProgramView:
         """The client now."""
-        link, proxies = self._link, self.client.proxies
+        published, proxies = self.client.published, self.client.proxies
         session = SessionView(
             self.client.name,
             None,
             self._server(),
-            None,
-            None if link is None else observe_link(link),
+            None if published is None else published.since,
+            None if published is None else observe_link(published.link),
             tuple(map(_local, proxies)),
         )
         state = ClientState.CONNECTING if self._handle is None else self._handle.state.value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 
 import attrs
 import trio
@@ -51,6 +52,8 @@ class Published:
         self.by_id: dict[int, LocalProxy] = {}
         self._visitors = dict(enumerate(visitors))
         self._features = features
+        #: When the session began, in Unix time.
+        self.since = time.time()
         #: True once the server has said that it stops.
         self.stopping = False
         self._nursery = nursery
