@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-@attrs.define(eq=False)  # not frozen: there is one for each connection, and it takes half the time
+@attrs.define(eq=False)  # not frozen, which takes twice the time: there is one for each connection
 class Visit:
     """One visitor's connection, as far as counting and logging go."""
 
