@@ -207,7 +207,20 @@ async def test_a_full_disk_is_said_and_counted(caplog):
     assert [line.get("lost") for line in disk.lines] == [1, None]
 
 
-async def test_a_thread_writes_some_times_a_second_and_what_comes_first_at_once(autojump_clock):
+@pytest.fixture
+def no_threads(monkeypatch):
+    """Time that jumps does not wait for a real thread."""
+
+    async def run_sync(write, data, *, abandon_on_cancel):
+        await trio.lowlevel.checkpoint()
+        write(data)
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", run_sync)
+
+
+async def test_a_thread_writes_some_times_a_second_and_what_comes_first_at_once(
+    autojump_clock, no_threads
+):
     """A thread for each record would cost as much as the connection that it is of."""
     disk = Disk()
     writes = []
@@ -233,7 +246,7 @@ async def test_a_thread_writes_some_times_a_second_and_what_comes_first_at_once(
     assert len(writes) <= 6
 
 
-async def test_the_end_does_not_wait_for_the_next_writing(autojump_clock):
+async def test_the_end_does_not_wait_for_the_next_writing(autojump_clock, no_threads):
     disk = Disk()
     writer = Writer(disk)
 
