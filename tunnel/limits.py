@@ -75,6 +75,8 @@ MAX_ALLOW_VISITORS_TOGETHER: Final = 512
 MAX_VISITORS: Final = 256
 #: A key that a person made up must have at least this many characters.
 MIN_AUTH_KEY_LENGTH: Final = 16
+#: A join string has some 150 characters, and 650 with the longest name; what is more is not read.
+MAX_JOIN_FILE: Final = 4 * KIB
 
 # --- Configuration --------------------------------------------------------------------------
 
@@ -143,6 +145,17 @@ WITHDRAWAL: Final = 5.0
 
 #: How long a guest waits for the proxy's owner to take another stream.
 VISIT_PATIENCE: Final = 10.0
+
+# --- Lines of a person ----------------------------------------------------------------------
+
+#: How often what is shown of a running line is looked at anew.
+SCREEN_INTERVAL: Final = 0.5
+#: How long a measurement waits until the server lets its own service be visited.
+BENCH_PATIENCE: Final = 10.0
+#: Of the time of a measurement, what round trips get; each direction gets half of the rest.
+BENCH_ROUND_TRIPS: Final = 0.2
+#: The part of each direction that does not count: TCP and windows grow meanwhile.
+BENCH_WARM_UP: Final = 0.25
 
 # --- Visitors -------------------------------------------------------------------------------
 

@@ -30,6 +30,7 @@ from tunnel.certificates import (
     spki_pin,
 )
 from tunnel.errors import StoreError
+from tunnel.protocol.keys import KEY_SIZE, generate_key
 
 __all__ = [
     "OWN_NAMES",
@@ -42,6 +43,7 @@ __all__ = [
     "leaf_der",
     "make_certificate",
     "own_certificate",
+    "own_key",
     "read_auth_key",
     "renew_own_certificate",
     "resolve",
@@ -165,6 +167,25 @@ def read_auth_key(path: Path) -> str:
     if problem := exposed(path):
         logger.warning("Key file is exposed", extra={"problem": problem})
     return key
+
+
+def own_key(state_dir: Path) -> str:
+    """The key of a server that was given none: made once and kept in `state_dir`.
+
+    Where it cannot be kept, a warning is logged and the key lasts as long as the process.
+
+    Raises:
+      StoreError: the file is there and damaged.
+    """
+    path = state_dir / "server.key"
+    fresh = generate_key(secrets.token_bytes(KEY_SIZE))
+    try:
+        if _read_state(path, limit=1) is None:
+            _keep(path, f"{fresh}\n".encode())
+    except OSError as error:
+        _cannot_keep(path, error, "the next start has another key")
+        return fresh
+    return read_auth_key(path)
 
 
 def _key_problem(data: bytes, key: str) -> str | None:
@@ -311,7 +332,7 @@ def _cannot_keep(path: Path, error: OSError, consequence: str) -> None:
             "path": path,
             "reason": _reason(error),
             "consequence": consequence,
-            "remedy": "set state_dir to a directory that can be written",
+            "remedy": "set state_dir, or $STATE_DIRECTORY, to a directory that can be written",
         },
     )
 

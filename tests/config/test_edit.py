@@ -161,5 +161,5 @@ def test_any_text_gives_a_text_or_the_documented_error(text):
 
 def test_a_result_that_says_something_else_is_refused(monkeypatch):
     monkeypatch.setattr("tunnel.config.edit._end", lambda lines, _: len(lines))
-    with pytest.raises(ConfigError, match="cannot tell this proxy from what is around it"):
+    with pytest.raises(ConfigError, match="cannot tell this table from what is around it"):
         remove(HEAD + WEB + API + VISITOR, "api")

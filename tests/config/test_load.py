@@ -515,7 +515,7 @@ def test_proxy_values(line, message):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("publish_port = 0", PORT + "0"),
+        ("publish_port = -1", "expected a port from 1 to 65535, or 0, found -1"),
         ("bind_port = 0", PORT + "0"),
         ('bind_addr = "a"', ADDRESS + "'a'"),
         ('name = "a\\n"', NAME + r"'a\n'; it begins or ends with a space"),

@@ -105,7 +105,7 @@ def test_what_is_commented_out_can_be_switched_on():
     text = text.replace("# visitors_only = false", "visitors_only = true")
     client = load_client(switched_on(text), source="x", environ={}).value
     assert client.visitors == (
-        VisitorConfig(name="database", publish_port=5432, owner="office", bind_port=15432),
+        VisitorConfig(name="database", publish_port=0, owner="office", bind_port=15432),
     )
 
 

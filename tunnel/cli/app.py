@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from tunnel import limits
+from tunnel.cli.oneliners import PublicAddr, Quick, QuickPort, oneliners, serves_quickly
 from tunnel.cli.options import Form, command, parse_address, start_logging
 from tunnel.errors import TunnelError
 from tunnel.model import Address
@@ -60,8 +61,16 @@ def tls_tunnel() -> None:
 
 @app.command()
 @command
-def server(ctx: typer.Context, config: Config = Path("server.toml")) -> None:
+def server(
+    ctx: typer.Context,
+    config: Config = Path("server.toml"),
+    quick: Quick = False,
+    public_addr: PublicAddr = None,
+    port: QuickPort = None,
+) -> None:
     """Run the server until SIGINT or SIGTERM."""
+    if serves_quickly(ctx, quick=quick, public_addr=public_addr, port=port):
+        return
     start_logging(ctx.obj)
     from tunnel.cli.loading import load_server
 
@@ -316,6 +325,8 @@ def unregister(
     where = systemd.manager(own=own, environ=os.environ)
     print(systemd.remove(name or f"tls-tunnel-{kind}", where, force=force))
 
+
+app.add_typer(oneliners)
 
 publications = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(publications, name="proxy")

@@ -11,7 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import attrs
 import typer
@@ -123,14 +123,20 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
+def given(ctx: typer.Context, name: str) -> bool:
+    """True if the command line says this parameter, and it is no default."""
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
 def complain(text: str) -> None:
     """Say what is wrong on stderr, for people."""
     for line in text.splitlines():
         print(f"error: {line}", file=sys.stderr)
 
 
-def start_logging(settings: Settings) -> None:
-    """Log to stderr as the command line, else the environment, says.
+def start_logging(settings: Settings, stream: TextIO | None = None) -> None:
+    """Log to a stream, or to stderr, as the command line, else the environment, says.
 
     Raises:
       ConfigError: the environment asks for a format that does not exist.
@@ -143,7 +149,12 @@ def start_logging(settings: Settings) -> None:
     except ValueError:
         fault = Fault(None, LOG_FORMAT_VARIABLE, f"must be text or json, not {named!r}")
         raise ConfigError("environment", [fault]) from None
-    configure_logging(level=settings.level, form=form.value, stream=sys.stderr, environ=os.environ)
+    configure_logging(
+        level=settings.level,
+        form=form.value,
+        stream=sys.stderr if stream is None else stream,
+        environ=os.environ,
+    )
 
 
 def parse_address(text: str, default_port: int) -> Address:

@@ -26,7 +26,7 @@ def add(path: Path, name: str, target: str, port: int) -> str:
     keys = {"name": name, "publish_port": port, **local_address(target)}
     proxy = proxy_config(keys, "proxy add")
     text = add_proxy(read_text(path, "client"), proxy, source=str(path), environ=os.environ)
-    _replace(path, text)
+    replace(path, text)
     return f"added {name} to {path}; {_when(path)}"
 
 
@@ -38,7 +38,7 @@ def remove(path: Path, name: str) -> str:
       StoreError: the file cannot be read or written.
     """
     text = remove_proxy(read_text(path, "client"), name, source=str(path), environ=os.environ)
-    _replace(path, text)
+    replace(path, text)
     return f"removed {name} from {path}; {_when(path)}"
 
 
@@ -86,8 +86,12 @@ def _when(path: Path) -> str:
     return f"for a client that runs with it: tls-tunnel reload -c {path}"
 
 
-def _replace(path: Path, text: str) -> None:
-    """Write the file whole or not at all, behind a link to it, with its mode as it was."""
+def replace(path: Path, text: str) -> None:
+    """Write the file whole or not at all, behind a link to it, with its mode as it was.
+
+    Raises:
+      StoreError: it cannot be written, or is somebody else's.
+    """
     path = path.resolve()
     before = path.stat()
     if before.st_uid != os.geteuid():

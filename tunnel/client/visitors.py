@@ -9,6 +9,7 @@ import socket
 
 import attrs
 import trio
+from trio_util import AsyncValue
 
 from tunnel import limits
 from tunnel.model import Address, ResetCode
@@ -57,6 +58,10 @@ class LocalVisitor:
     counters: Counters = attrs.field(factory=Counters, init=False)
     #: Where it listens now.
     addresses: tuple[Address, ...] = attrs.field(default=(), init=False)
+    #: The client that has the proxy now; empty while it cannot be visited.
+    owned_by: str = attrs.field(default="", init=False)
+    #: The local address, while whoever connects there reaches the proxy; else None.
+    reach: AsyncValue[Address | None] = attrs.field(factory=lambda: AsyncValue(None), init=False)
     _quiet_until: float = attrs.field(default=0.0, init=False)
 
     def request(self, number: int) -> VisitorRequest:
@@ -65,6 +70,8 @@ class LocalVisitor:
 
     def told(self, notice: Target) -> None:
         """What has become of the proxy, by the server."""
+        self.owned_by = notice.owner
+        self._look()
         if notice.reason:
             extra = {"proxy": self.name, "reason": notice.reason}
             logger.warning("Target away", extra=extra)
@@ -79,12 +86,17 @@ class LocalVisitor:
             self.addresses = tuple(map(own_address, listeners))
             where = ", ".join(map(str, self.addresses))
             logger.info("Visitor ready", extra={"proxy": self.name, "address": where})
+            self._look()
             async with trio.open_nursery() as nursery:
                 for listener in listeners:
                     nursery.start_soon(self._accept, listener, number, link)
         finally:
-            self.addresses = ()
+            self.addresses, self.owned_by = (), ""
+            self._look()
             close_all(listeners)
+
+    def _look(self) -> None:
+        self.reach.value = self.addresses[0] if self.addresses and self.owned_by else None
 
     async def _bind(self) -> list[socket.socket]:
         """Listen as soon as the port is free; what is in the way is said once."""

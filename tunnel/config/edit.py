@@ -15,7 +15,7 @@ import tomlkit
 
 from tunnel.config.load import load_client
 from tunnel.config.locate import locate
-from tunnel.config.model import ClientConfig, ProxyConfig
+from tunnel.config.model import ClientConfig, ProxyConfig, VisitorConfig
 from tunnel.errors import ConfigError, Fault
 
 _HEADER: Final = re.compile(r"\s*\[\[\s*proxies\s*\]\]")
@@ -38,14 +38,24 @@ def add_proxy(text: str, proxy: ProxyConfig, *, source: str, environ: Mapping[st
       ConfigError: the file has faults, or would have with this proxy, such as a name twice.
     """
     before = _load(text, source, environ)
-    newline = "\r\n" if "\r\n" in text else "\n"
-    block = newline.join(("", "[[proxies]]", *_lines(proxy), ""))
-    whole = text if text.endswith("\n") or not text else text + newline
-    if not any(other.name == proxy.name for other in before.proxies):
-        wanted = attrs.evolve(before, proxies=(*before.proxies, proxy))
-        return _checked(whole + block, wanted, source, environ)
-    line = locate(text, ("proxies", _index(before, proxy.name, source), "name"))
-    raise _refused(source, line, f"there is a proxy {proxy.name!r} already: give another name")
+    if any(other.name == proxy.name for other in before.proxies):
+        line = locate(text, ("proxies", _index(before, proxy.name, source), "name"))
+        raise _refused(source, line, f"there is a proxy {proxy.name!r} already: give another name")
+    wanted = attrs.evolve(before, proxies=(*before.proxies, proxy))
+    return _checked(_with(text, "[[proxies]]", proxy), wanted, source, environ)
+
+
+def add_visitor(
+    text: str, visitor: VisitorConfig, *, source: str, environ: Mapping[str, str]
+) -> str:
+    """The same with one more visitor.
+
+    Raises:
+      ConfigError: the file has faults, or would have with it, such as a local port twice.
+    """
+    before = _load(text, source, environ)
+    wanted = attrs.evolve(before, visitors=(*before.visitors, visitor))
+    return _checked(_with(text, "[[visitors]]", visitor), wanted, source, environ)
 
 
 def remove_proxy(text: str, name: str, *, source: str, environ: Mapping[str, str]) -> str:
@@ -84,8 +94,15 @@ def _checked(
 ) -> str:
     """The text, if it says what is wanted."""
     if _load(text, source, environ, idle=idle) != wanted:
-        raise _refused(source, None, f"cannot tell this proxy from what is around it: {_BY_HAND}")
+        raise _refused(source, None, f"cannot tell this table from what is around it: {_BY_HAND}")
     return text
+
+
+def _with(text: str, header: str, table: ProxyConfig | VisitorConfig) -> str:
+    """The text, and a table at its end."""
+    newline = "\r\n" if "\r\n" in text else "\n"
+    whole = text if text.endswith("\n") or not text else text + newline
+    return whole + newline.join(("", header, *_lines(table), ""))
 
 
 def _index(config: ClientConfig, name: str, source: str) -> int:
@@ -96,10 +113,10 @@ def _index(config: ClientConfig, name: str, source: str) -> int:
     raise _refused(source, None, f"there is no proxy {name!r}; there is {known}")
 
 
-def _lines(proxy: ProxyConfig) -> Iterator[str]:
+def _lines(table: ProxyConfig | VisitorConfig) -> Iterator[str]:
     """The keys that say something."""
-    for field in attrs.fields(ProxyConfig):
-        value = getattr(proxy, field.name)
+    for field in attrs.fields(type(table)):
+        value = getattr(table, field.name)
         if value is not None and value != field.default:
             value = list(value) if isinstance(value, tuple) else value
             yield f"{field.name} = {tomlkit.item(value).as_string()}"

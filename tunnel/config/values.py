@@ -331,6 +331,7 @@ TEXT: Final = ValueType("a text that is not empty", _text)
 PATH: Final = ValueType("the path of a file", _text)
 DIRECTORY: Final = ValueType("the path of a directory", _text)
 PORT: Final = ValueType("a port from 1 to 65535", _integer(1, 65535))
+PORT_OR_WHATEVER: Final = ValueType("a port from 1 to 65535, or 0", _integer(0, 65535))
 PORT_OR_ANY: Final = ValueType("a port from 0 (any free one) to 65535", _integer(0, 65535))
 SECONDS: Final = ValueType(
     f"seconds, from {limits.MIN_DURATION:g} to {_DAY}", _seconds(limits.MIN_DURATION), number=True

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import attrs
 
 from tunnel.config import rules
-from tunnel.config.client import ProxyConfig
+from tunnel.config.client import ProxyConfig, VisitorConfig
 from tunnel.config.locate import Lines
 from tunnel.config.notes import Notes
 from tunnel.config.tables import read_table
@@ -30,13 +30,25 @@ def proxy_config(arguments: Mapping[str, object], call: str = "publish()") -> Pr
       ConfigError: with all that is wrong.
     """
     notes = Notes(Lines.of(""))
-    given = {key: _plain(value) for key, value in arguments.items() if value not in (None, (), [])}
-    values = read_table(ProxyConfig, given, (), notes)
+    values = read_table(ProxyConfig, _given(arguments), (), notes)
     if not notes.errors:
         rules.proxies({0: values}, notes)
     if notes.errors:
         raise ConfigError(call, [_without_table(fault) for fault in notes.errors])
     return ProxyConfig(**values)
+
+
+def visitor_config(arguments: Mapping[str, object], call: str) -> VisitorConfig:
+    """The same for another client's proxy, as `[[visitors]]` would describe it."""
+    notes = Notes(Lines.of(""))
+    values = read_table(VisitorConfig, _given(arguments), (), notes)
+    if notes.errors:
+        raise ConfigError(call, notes.errors)
+    return VisitorConfig(**values)
+
+
+def _given(arguments: Mapping[str, object]) -> dict[str, object]:
+    return {key: _plain(value) for key, value in arguments.items() if value not in (None, (), [])}
 
 
 def _plain(value: object) -> object:

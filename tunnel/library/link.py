@@ -18,6 +18,7 @@ from tunnel.api import make_client, make_proxy, run_made_client
 from tunnel.client.handled import HandledProxy, Handler
 from tunnel.client.proxy import LocalProxy, Standing
 from tunnel.client.session import Client
+from tunnel.client.visitors import LocalVisitor
 from tunnel.config import ClientConfig, ProxyConfig
 from tunnel.errors import ConfigError, Fault, PublishError, Refused, TunnelError, Untrusted
 from tunnel.handles import ClientHandle, ClientState, ProxyStatistics
@@ -124,6 +125,11 @@ class ClientLink:
     def statistics(self) -> tuple[ProxyStatistics, ...]:
         """Everything that is published, with its counters, now."""
         return tuple(proxy.statistics() for proxy in self._client.proxies)
+
+    @property
+    def visitors(self) -> tuple[LocalVisitor, ...]:
+        """What its configuration visits of other clients."""
+        return self._client.visitors
 
     @asynccontextmanager
     async def publish(
