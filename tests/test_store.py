@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from tunnel import certificates, store
 from tunnel.errors import StoreError
+from tunnel.protocol.keys import is_generated_key
 
 KEY = "a key that is long enough"
 
@@ -465,3 +466,33 @@ def test_cryptography_is_loaded_only_when_it_is_used():
     code = "import sys, tunnel.store; print('cryptography' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout == "False\n"
+
+
+# --- A server's own key
+
+
+def test_own_key_is_made_once_and_kept_for_its_owner(tmp_path, caplog):
+    key = store.own_key(tmp_path / "state")
+    assert is_generated_key(key)
+    assert store.own_key(tmp_path / "state") == key
+    assert store.own_key(tmp_path / "other") != key
+    assert mode(tmp_path / "state" / "server.key") == 0o600
+    assert mode(tmp_path / "state") == 0o700
+    assert not warnings(caplog)
+
+
+def test_own_key_that_cannot_be_kept_is_another_one_each_time(tmp_path, caplog):
+    (tmp_path / "file").touch()
+    first, second = (store.own_key(tmp_path / "file" / "state") for _ in range(2))
+    assert is_generated_key(first)
+    assert first != second
+    assert [record.getMessage() for record in warnings(caplog)] == ["State cannot be kept"] * 2
+    assert warnings(caplog)[0].consequence == "the next start has another key"
+    assert first not in caplog.text
+
+
+def test_own_key_that_is_damaged_is_not_replaced(tmp_path):
+    (tmp_path / "server.key").write_text("ttk1_")
+    with pytest.raises(StoreError, match=r"server.key holds 5 characters"):
+        store.own_key(tmp_path)
+    assert (tmp_path / "server.key").read_text() == "ttk1_"

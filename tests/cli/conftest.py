@@ -12,7 +12,9 @@ from tunnel.cli.app import app
 def run(tmp_path, monkeypatch):
     """Run a command in an empty directory; logging is as before afterwards."""
     monkeypatch.chdir(tmp_path)
-    for variable in ("TLS_TUNNEL_AUTH_KEY", "TLS_TUNNEL_LOG_FORMAT", "JOURNAL_STREAM"):
+    for variable in ("AUTH_KEY", "JOIN", "LOG_FORMAT"):
+        monkeypatch.delenv(f"TLS_TUNNEL_{variable}", raising=False)
+    for variable in ("JOURNAL_STREAM", "STATE_DIRECTORY"):
         monkeypatch.delenv(variable, raising=False)
     root = logging.getLogger("tunnel")
     before = root.handlers[:], root.level, root.propagate

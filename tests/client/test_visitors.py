@@ -10,6 +10,7 @@ import trio
 
 from tests.client.test_session import ADDRESS, against, contexts  # noqa: F401
 from tests.rig import is_free, own_host, proxy, read_all, visit, world
+from tunnel.client.run import run_client
 from tunnel.client.session import hold_session
 from tunnel.client.visitors import LocalVisitor
 from tunnel.errors import LinkLost, RemoteProtocolError
@@ -364,3 +365,43 @@ async def test_the_remedy_fits_what_is_wrong(tunnel, caplog):
         while not said():
             await trio.lowlevel.checkpoint()
     assert "change bind_addr" in said()[0]
+
+
+async def test_it_is_known_when_the_target_can_be_reached(tunnel):
+    service = await tunnel.start_service()
+    visitor = leads_to()
+    scope = trio.CancelScope()
+    with trio.fail_after(10):
+        await tunnel.start_client(visitors=(visitor,))
+        address = await ready(visitor)
+        assert (visitor.reach.value, visitor.owned_by) == (None, "")
+        async with trio.open_nursery() as nursery:
+
+            async def owner():
+                with scope:
+                    await run_client(tunnel.client(database(service)))
+
+            nursery.start_soon(owner)
+            assert await visitor.reach.wait_value(lambda at: at is not None) == address
+            assert visitor.owned_by == "tests"
+            scope.cancel()
+            await visitor.reach.wait_value(None)
+            assert visitor.owned_by == ""
+
+
+async def test_without_a_session_nothing_is_reached(tunnel):
+    service = await tunnel.start_service()
+    await tunnel.start_client(database(service))
+    visitor = leads_to()
+    scope = trio.CancelScope()
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+
+            async def guest():
+                with scope:
+                    await run_client(tunnel.client(visitors=(visitor,)))
+
+            nursery.start_soon(guest)
+            await visitor.reach.wait_value(lambda at: at is not None)
+            scope.cancel()
+    assert (visitor.reach.value, visitor.owned_by, visitor.addresses) == (None, "", ())

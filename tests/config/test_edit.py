@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunnel.config import ProxyConfig, client_template, load_client
-from tunnel.config.edit import add_proxy, remove_proxy
+from tunnel.config import ProxyConfig, VisitorConfig, client_template, load_client
+from tunnel.config.edit import add_proxy, add_visitor, remove_proxy
 from tunnel.errors import ConfigError
 
 HEAD = "# mine\n[client]   # c\nserver_addr = 'x.example'\nauth_key = 'aaaaaaaaaaaaaaaaaaaa'\n"
@@ -23,6 +23,10 @@ def load(text):
 
 def add(text, proxy=SSH, **environ):
     return add_proxy(text, proxy, source="c", environ=environ)
+
+
+def visit(text, visitor):
+    return add_visitor(text, visitor, source="c", environ={})
 
 
 def remove(text, name):
@@ -163,3 +167,36 @@ def test_a_result_that_says_something_else_is_refused(monkeypatch):
     monkeypatch.setattr("tunnel.config.edit._end", lambda lines, _: len(lines))
     with pytest.raises(ConfigError, match="cannot tell this table from what is around it"):
         remove(HEAD + WEB + API + VISITOR, "api")
+
+
+DB = VisitorConfig(name="db", owner="office", bind_port=5432)
+
+
+@pytest.mark.parametrize("rest", ["", WEB, VISITOR, WEB + VISITOR + API])
+def test_a_visitor_is_added_at_the_end_as_well(rest):
+    text = HEAD + rest
+    assert visit(text, DB) == (
+        text + '\n[[visitors]]\nname = "db"\nowner = "office"\nbind_port = 5432\n'
+    )
+    assert load(visit(text, DB)).visitors == (*load(text).visitors, DB)
+    assert load(visit(text, DB)).proxies == load(text).proxies
+
+
+def test_every_key_of_a_visitor_that_says_something_is_written():
+    visitor = VisitorConfig(
+        name="数据库", publish_port=1, owner='a"b', bind_addr="::1", bind_port=3, proxy_type="ssh"
+    )
+    assert load(visit(HEAD, visitor)).visitors == (visitor,)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (HEAD + VISITOR.replace("2", "5432"), "the same bind_addr and bind_port"),
+        (HEAD + "visitors = []\n", "c"),
+        ("", "client"),
+    ],
+)
+def test_what_no_visitor_can_be_added_to(text, message):
+    with pytest.raises(ConfigError, match=message):
+        visit(text, DB)

@@ -32,6 +32,8 @@ class Process:
     def __init__(self, process: trio.Process) -> None:
         self.process = process
         self.lines: list[dict] = []
+        #: It has ended, and all that it logged is in `lines`.
+        self.over = trio.Event()
         self._news = trio.Event()
         self._read = 0
 
@@ -44,6 +46,7 @@ class Process:
                 self.lines.append(parse(line))
             self._tell()
         await self.process.wait()
+        self.over.set()
         self._tell()
 
     def _tell(self) -> None:
@@ -108,13 +111,14 @@ class Lab:
         #: What goes before a command ("server", "client"), to run it on a host of its own.
         self.prefixes: dict[str, tuple[str, ...]] = {}
 
-    async def run(self, *arguments: str) -> Process:
-        """Start `tls-tunnel` with these arguments."""
+    async def run(self, *arguments: str, environ: dict | None = None, **options) -> Process:
+        """Start `tls-tunnel` with these arguments; the options are `trio.Process`'s."""
         prefix = self.prefixes.get(arguments[0], ())
         process = await trio.lowlevel.open_process(
             [*prefix, sys.executable, "-m", "tunnel", "--log-format", "json", *arguments],
             stderr=subprocess.PIPE,
-            env=os.environ | {"TLS_TUNNEL_CARRIER": self.carrier},
+            env=os.environ | {"TLS_TUNNEL_CARRIER": self.carrier} | (environ or {}),
+            **options,
         )
         running = Process(process)
         self.processes.append(running)
@@ -199,7 +203,9 @@ async def lab(directory: Path, certificate: Path, carrier: str = "hub"):
             with trio.CancelScope(shield=True):
                 for running in place.processes:
                     await running.process.wait()
-                    await running.process.stderr.aclose()
+                    process = running.process
+                    for stream in filter(None, (process.stdin, process.stdout, process.stderr)):
+                        await stream.aclose()
 
 
 # --- A network that can be cut -------------------------------------------------------------------

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import math
 import os
 import secrets
 import sys
@@ -57,8 +58,7 @@ class Result:
 
     def quantile(self, part: float) -> float:
         """The round trip, in milliseconds, that this part of all does not exceed."""
-        index = min(int(part * len(self.round_trips)), len(self.round_trips) - 1)
-        return 1000 * self.round_trips[index]
+        return 1000 * self.round_trips[math.ceil(part * len(self.round_trips)) - 1]
 
     def as_json(self) -> dict[str, Any]:
         """For programs."""
@@ -218,16 +218,17 @@ class Service:
                     self.taken += len(data)
 
 
-async def _open(address: Address, wish: bytes) -> trio.SocketStream:
-    stream = await trio.open_tcp_stream(address.host, address.port)
-    await stream.send_all(wish)
-    return stream
+@contextlib.asynccontextmanager
+async def _visit(address: Address, wish: bytes) -> AsyncIterator[trio.SocketStream]:
+    async with await trio.open_tcp_stream(address.host, address.port) as stream:
+        await stream.send_all(wish)
+        yield stream
 
 
 async def _measure_round_trips(address: Address, seconds: float) -> list[float]:
     """One question after the other, for so long."""
     found: list[float] = []
-    async with await _open(address, _ECHO) as stream:
+    async with _visit(address, _ECHO) as stream:
         with trio.move_on_after(limits.BENCH_PATIENCE) as patience:
             await _ask(stream)  # the first one has the way opened
         if patience.cancelled_caught:
@@ -261,7 +262,7 @@ async def _measure_download(address: Address, seconds: float) -> float:
             received += len(data)
         raise trio.BrokenResourceError("ended, and it has no end")
 
-    async with await _open(address, _SEND) as stream:
+    async with _visit(address, _SEND) as stream:
         return await _rate(functools.partial(receive, stream), lambda: received, seconds)
 
 
@@ -270,7 +271,7 @@ async def _measure_upload(address: Address, seconds: float, service: Service) ->
         while True:
             await stream.send_all(_BLOCK)
 
-    async with await _open(address, _TAKE) as stream:
+    async with _visit(address, _TAKE) as stream:
         return await _rate(functools.partial(send, stream), lambda: service.taken, seconds)
 
 

@@ -69,18 +69,19 @@ def expose(line: Line, target: str, *, port: int, name: str | None, qr: bool) ->
     Raises:
       TunnelError: it cannot be: an argument is wrong, or the server says no.
     """
-    keys = {"name": name or _name_of(target), "publish_port": port, **local_address(target)}
+    chosen = _name_of(target) if name is None else name
+    keys = {"name": chosen, "publish_port": port, **local_address(target)}
     proxy = proxy_config(keys, "expose")
     config = line.config(proxy)
-    watched = Watched(line.server, target, "is not published: see above")
+    watched = Watched(line.server, _service(proxy), "is not published: see above")
     with shown(watched, line.settings, qr=qr) as face:
-        run(functools.partial(_expose, config, proxy, target, watched), face.show)
+        run(functools.partial(_expose, config, proxy, watched), face.show)
 
 
-async def _expose(config: ClientConfig, proxy: ProxyConfig, target: str, watched: Watched) -> None:
+async def _expose(config: ClientConfig, proxy: ProxyConfig, watched: Watched) -> None:
     async with connect(config) as link:
         try:
-            async with link.publish(proxy.publish_port, to=target, name=proxy.name):
+            async with link.publish(proxy.publish_port, to=_service(proxy), name=proxy.name):
                 with link.published.open_transform(lambda at: at.get(proxy.name)) as reach:
                     await watched.follow(link, reach, lambda: link.statistics()[0].counters)
         except PublishError as error:
@@ -113,6 +114,12 @@ async def _visit(config: ClientConfig, watched: Watched) -> None:
 def _name_of(target: str) -> str:
     """What a service is called that was given no name."""
     return Path(target).name if target.startswith(UNIX) else target
+
+
+def _service(proxy: ProxyConfig) -> str:
+    if proxy.local_port is None:
+        return proxy.local_addr
+    return str(Address(proxy.local_addr, proxy.local_port))
 
 
 def run(life: Callable[[], Awaitable[None]], beside: Callable[[], Awaitable[None]]) -> None:

@@ -52,7 +52,7 @@ def serve_quickly(port: int, public_addr: str | None) -> None:
       TunnelError: it could not start.
     """
     config = quick_config(port, os.environ)
-    host = public_addr or guess_address()
+    host = guess_address() if public_addr is None else public_addr
     _check(host, config)
     announce = functools.partial(_announce, config, host, guessed=public_addr is None)
     raise_descriptor_limit()
