@@ -13,7 +13,7 @@ import pytest
 
 from tunnel._version import __version__
 
-HEAVY = {"trio", "cryptography", "structlog", "tomlkit", "rich", "ssl", "asyncio"}
+HEAVY = {"trio", "cryptography", "structlog", "tomlkit", "rich", "segno", "ssl", "asyncio"}
 PROXY = "[[proxies]]\nname = 'web'\npublish_port = 0\nlocal_port = 1\n"
 
 

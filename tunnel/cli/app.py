@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import json
 import os
 import sys
 from pathlib import Path
@@ -108,6 +107,8 @@ def check(
         report = loading.check(config)
         print(report.as_text(str(config)))
     else:
+        import json
+
         report = loading.check_or_report(config)
         print(json.dumps(report.as_json(), indent=2))
     if not report.valid:
@@ -377,6 +378,8 @@ def proxy_list(
     ] = Form.TEXT,
 ) -> None:
     """Show what a client's file publishes."""
+    import json
+
     from tunnel.cli import proxies
 
     found = proxies.found(config)

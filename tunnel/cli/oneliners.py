@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Annotated
@@ -128,6 +127,8 @@ def bench(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Measure round trips and throughput through a server, without a public port."""
+    import json
+
     from tunnel.cli import bench as measuring
     from tunnel.cli.joining import read_join
 
