@@ -54,3 +54,16 @@ def test_files_are_left_to_the_shell():
     assert complete("bash", "check", "-c", "").strip() == ""
     assert complete("zsh", "check", "-c", "").strip() == "_files"
     assert complete("fish", "check", "-c", "").strip() == ""
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_commands_of_one_line(shell):
+    assert "expose" in complete(shell, "e")
+    found = complete(shell, "expose", "--")
+    assert all(name in found for name in ("--join-file", "--port", "--qr", "--save"))
+    assert all(name in complete(shell, "server", "--") for name in ("--quick", "--public-addr"))
+
+
+@pytest.mark.parametrize("words", [("visit", "--save", ""), ("bench", "--join-file", "")])
+def test_their_files_are_left_to_the_shell_as_well(words):
+    assert complete("zsh", *words).strip() == "_files"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import os
 import pty
@@ -16,7 +15,8 @@ import trio
 
 from tests.e2e.rig import PATIENCE, ask, is_free, lab, published, service
 from tests.rig import echo
-from tunnel.model import Address
+from tunnel.cli.quick import _PRIVATE as PRIVATE
+from tunnel.model import Address, within
 from tunnel.protocol.join import Join
 from tunnel.protocol.keys import generate_key
 
@@ -124,8 +124,7 @@ async def test_without_an_address_it_says_that_it_guesses(tmp_path, lines):
     async with lines() as place:
         server = await place.run("server", "--quick", "--port", "0")
         host = Join.from_text(await line(server)).host
-        private = not ipaddress.ip_address(host).is_global
-        doubt = ", and an address of a private network" if private else ""
+        doubt = ", and an address of a private network" if within(host, PRIVATE) else ""
         await server.wait_for(
             f"{host} is a guess{doubt}. If clients reach this server by another name"
         )

@@ -20,6 +20,7 @@ from tunnel.config import ServerConfig
 from tunnel.config.values import HOSTS
 from tunnel.errors import TunnelError
 from tunnel.handles import ServerHandle
+from tunnel.model import within
 from tunnel.ops.descriptors import raise_descriptor_limit
 from tunnel.ops.notify import from_environment
 from tunnel.protocol.join import Join
@@ -27,6 +28,17 @@ from tunnel.protocol.join import Join
 #: Addresses that nobody has (RFC 5737, RFC 3849): the way there is the way to the internet.
 _ELSEWHERE: Final = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
 _LOOPBACK: Final = "127.0.0.1"
+#: Networks whose addresses are no way in from elsewhere (RFC 1918, 6598, 3927, 4193, 4291).
+_PRIVATE: Final = tuple(
+    map(
+        ipaddress.ip_network,
+        (
+            *("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10"),
+            *("169.254.0.0/16", "127.0.0.0/8", "fc00::/7", "fe80::/10", "::1/128"),
+        ),
+    )
+)
+_TITLE: Final = "\nJoin string:"
 _NOTE: Final = """\
 
 Beside the service, here one on port 3000:
@@ -79,7 +91,7 @@ def quick_config(port: int, environ: Mapping[str, str]) -> ServerConfig:
 def guess_address() -> str:
     """An address of this machine that others may reach: a public one, else any that leads away."""
     found = [*filter(None, (_own_address(family, far) for family, far in _ELSEWHERE))]
-    public = [host for host in found if ipaddress.ip_address(host).is_global]
+    public = [host for host in found if not within(host, _PRIVATE)]
     return (public or found or [_LOOPBACK])[0]
 
 
@@ -113,9 +125,9 @@ async def _announce(
     """Print the join string; what to do with it goes to stderr."""
     await trio.lowlevel.checkpoint()
     join = Join(host, handle.addresses[0].port, config.auth_key or "", handle.pin).to_text()
+    print(_TITLE, file=sys.stderr)
     print(join, flush=True)
     print(_NOTE.format(join=join, state_dir=config.state_dir), end="", file=sys.stderr)
     if guessed:
-        private = not ipaddress.ip_address(host).is_global
-        doubt = ", and an address of a private network" if private else ""
+        doubt = ", and an address of a private network" if within(host, _PRIVATE) else ""
         print(_GUESS.format(host=host, doubt=doubt), end="", file=sys.stderr)
