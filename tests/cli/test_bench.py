@@ -118,7 +118,9 @@ async def test_a_server_that_lets_it_not_be_visited(monkeypatch):
 
 async def test_a_visit_that_is_turned_away():
     async with serve(SERVER, allow=lambda _: "no") as server:
-        with pytest.raises(TunnelError, match="the server ended the visit; -v shows why"):
+        with pytest.raises(
+            TunnelError, match="the server was lost, or ended the visit; -v shows why"
+        ):
             await measure(config_of(server), SHORT, Bar())
 
 

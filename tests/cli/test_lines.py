@@ -13,7 +13,7 @@ import trio
 from tests.library.test_link import echo, say
 from tests.rig import is_free, own_host
 from tunnel.cli import lines
-from tunnel.cli.lines import Line, _expose, _name_of, _service, _until_signal, _visit
+from tunnel.cli.lines import Line, _expose, _name_of, _service, _signals, _until_signal, _visit
 from tunnel.cli.options import Settings
 from tunnel.cli.watching import Watched
 from tunnel.config import ProxyConfig, ServerConfig, VisitorConfig
@@ -83,6 +83,15 @@ async def test_other_signals_end_it_as_well(number):
             await trio.sleep_forever()
 
         await _until_signal(life, trio.sleep_forever)
+
+
+def test_a_hangup_that_nohup_ignores_is_ignored():
+    assert signal.SIGHUP in _signals()
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert _signals() == {signal.SIGINT, signal.SIGTERM}
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 async def test_what_goes_wrong_comes_out_bare():

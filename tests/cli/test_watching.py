@@ -91,6 +91,8 @@ async def test_a_screen_while_all_is_well_and_while_it_is_not(watched, terminal)
         link.state.value = ClientState.CONNECTING
         assert lines(screen) == [f"connecting to {server}", carried, end]
         nursery.cancel_scope.cancel()
+    # Whoever follows no more, counts no more.
+    assert lines(screen) == [f"connecting to {server}", end]
 
 
 async def test_a_screen_shows_each_code_once_and_says_that_it_has_ended(

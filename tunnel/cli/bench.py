@@ -170,7 +170,7 @@ async def measure(config: ClientConfig, seconds: float, bar: Bar) -> Result:
             bar.begin("from visitors", direction)
             up = await _measure_upload(address, direction, service)
         except trio.BrokenResourceError as error:
-            raise TunnelError("the server ended the visit; -v shows why") from error
+            raise TunnelError("the server was lost, or ended the visit; -v shows why") from error
     server = Address(config.server_addr[0], config.server_port)
     return Result(server, seconds, tuple(sorted(trips)), down, up)
 

@@ -28,8 +28,8 @@ from tunnel.model import Address
 from tunnel.ops.descriptors import raise_descriptor_limit
 from tunnel.protocol.join import Join
 
-#: What ends a line; a terminal that is closed does, too.
-_SIGNALS: Final = {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}
+#: The terminal was closed, where the platform has such a signal.
+_HANGUP: Final = getattr(signal, "SIGHUP", None)
 
 
 @attrs.frozen
@@ -73,7 +73,7 @@ def expose(line: Line, target: str, *, port: int, name: str | None, qr: bool) ->
     keys = {"name": chosen, "publish_port": port, **local_address(target)}
     proxy = proxy_config(keys, "expose")
     config = line.config(proxy)
-    watched = Watched(line.server, _service(proxy), "is not published: see above")
+    watched = Watched(line.server, _service(proxy), "is not published: see the log")
     with shown(watched, line.settings, qr=qr) as face:
         run(functools.partial(_expose, config, proxy, watched), face.show)
 
@@ -138,13 +138,21 @@ def run(life: Callable[[], Awaitable[None]], beside: Callable[[], Awaitable[None
 async def _until_signal(
     life: Callable[[], Awaitable[None]], beside: Callable[[], Awaitable[None]]
 ) -> None:
-    with trio.open_signal_receiver(*_SIGNALS) as signals:
+    with trio.open_signal_receiver(*_signals()) as signals:
         async with open_bare_nursery() as nursery:
             scope = trio.CancelScope()
             nursery.start_soon(_obey, signals, scope)
             nursery.start_soon(beside)
             with scope:
                 await life()
+
+
+def _signals() -> set[signal.Signals]:
+    """What ends a line. Not a terminal that is closed, if nohup(1) said so."""
+    ends = {signal.SIGINT, signal.SIGTERM}
+    if _HANGUP is not None and signal.getsignal(_HANGUP) != signal.SIG_IGN:
+        ends.add(_HANGUP)
+    return ends
 
 
 async def _obey(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:

@@ -59,8 +59,11 @@ class Watched:
     ) -> None:
         """It is connected; know from now on where it is reached, until cancelled."""
         self.link, self.counters = link, counters
-        async for address in reach.eventual_values():
-            self.address.value = address
+        try:
+            async for address in reach.eventual_values():
+                self.address.value = address
+        finally:
+            self.counters = None  # what they count is about to go
 
     @property
     def state(self) -> ClientState:
