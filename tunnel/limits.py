@@ -75,7 +75,7 @@ MAX_ALLOW_VISITORS_TOGETHER: Final = 512
 MAX_VISITORS: Final = 256
 #: A key that a person made up must have at least this many characters.
 MIN_AUTH_KEY_LENGTH: Final = 16
-#: A join string has some 150 characters, and 650 with the longest name; what is more is not read.
+#: A join string has some 140 characters, and 525 with the longest name; what is more is not read.
 MAX_JOIN_FILE: Final = 4 * KIB
 
 # --- Configuration --------------------------------------------------------------------------

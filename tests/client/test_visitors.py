@@ -16,6 +16,7 @@ from tunnel.client.visitors import LocalVisitor
 from tunnel.errors import LinkLost, RemoteProtocolError
 from tunnel.handles import ClientState
 from tunnel.model import Address
+from tunnel.net.listen import open_listeners
 from tunnel.protocol.keys import derive, generate_key
 from tunnel.protocol.messages import RECONFIGURE, Bound, Capabilities
 from tunnel.protocol.preamble import Preamble
@@ -405,3 +406,25 @@ async def test_without_a_session_nothing_is_reached(tunnel):
             await visitor.reach.wait_value(lambda at: at is not None)
             scope.cancel()
     assert (visitor.reach.value, visitor.owned_by, visitor.addresses) == (None, "", ())
+
+
+async def test_whose_it_was_is_forgotten_even_if_the_port_was_never_free(tunnel):
+    service = await tunnel.start_service()
+    await tunnel.start_client(database(service))
+    visitor = leads_to()
+    [taken] = open_listeners(visitor.bind_addr, 0)
+    visitor.bind_port = taken.getsockname()[1]
+    scope = trio.CancelScope()
+    with taken, trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+
+            async def guest():
+                with scope:
+                    await run_client(tunnel.client(visitors=(visitor,)))
+
+            nursery.start_soon(guest)
+            while not visitor.owned_by:
+                await trio.lowlevel.checkpoint()
+            assert visitor.reach.value is None
+            scope.cancel()
+    assert visitor.owned_by == ""

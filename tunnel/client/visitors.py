@@ -81,8 +81,9 @@ class LocalVisitor:
 
     async def serve(self, number: int, link: Link) -> None:
         """Own the local port, and let guests in, until cancelled: then the port is free."""
-        listeners = await self._bind()
+        listeners: list[socket.socket] = []
         try:
+            listeners = await self._bind()
             self.addresses = tuple(map(own_address, listeners))
             where = ", ".join(map(str, self.addresses))
             logger.info("Visitor ready", extra={"proxy": self.name, "address": where})
