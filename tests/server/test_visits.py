@@ -8,6 +8,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from tests.server.rig import place, proved
+from tunnel import limits
 from tunnel.model import Address, ResetCode
 from tunnel.net.control import Control
 from tunnel.net.framed import next_event
@@ -156,6 +157,50 @@ async def test_the_owner_comes_and_goes(certificate):
                     await owner.guest()
                 await refused(stream, "link lost|reset")
         assert len(lines(there, "Visit refused")) == 3
+
+
+def takes_no_stream(there, monkeypatch):
+    """The owner's link takes none for the rest of its life."""
+    [session] = [each for each in there.tunnel.server.sessions.values() if each.proxies]
+    monkeypatch.setattr(session.link, "can_open", lambda: False)
+
+
+async def waits(there):
+    """Wait until a guest waits for the owner's link."""
+    with trio.fail_after(10):
+        while len(there.tunnel.server.targets._watchers["db"]) < 2:
+            await trio.lowlevel.checkpoint()
+
+
+async def test_nobody_waits_for_a_link_that_has_ended(certificate, monkeypatch):
+    monkeypatch.setattr(limits, "VISIT_PATIENCE", 1000.0)
+    async with place(certificate) as there, member(there, visits=[VISIT]) as visitor:
+        async with member(there, DATABASE):
+            takes_no_stream(there, monkeypatch)
+            stream = await visitor.visit(data=b"hello")
+            await waits(there)
+        await refused(stream, "away")
+
+
+async def test_patience_has_an_end(certificate, monkeypatch):
+    monkeypatch.setattr(limits, "VISIT_PATIENCE", 0.05)
+    async with place(certificate) as there, member(there, visits=[VISIT]) as visitor:
+        async with member(there, DATABASE):
+            takes_no_stream(there, monkeypatch)
+            await refused(await visitor.visit(), "limit")
+
+
+async def test_a_guest_that_goes_while_it_waits_leaves_nothing(certificate, monkeypatch):
+    async with place(certificate) as there, member(there, visits=[VISIT]) as visitor:
+        async with member(there, DATABASE):
+            takes_no_stream(there, monkeypatch)
+            stream = await visitor.visit()
+            await waits(there)
+            stream.reset(ResetCode.CANCELLED)
+            visitor.link.flush()
+            with trio.fail_after(10):
+                while len(there.tunnel.server.targets._watchers["db"]) > 1:
+                    await trio.lowlevel.checkpoint()
 
 
 async def test_an_unknown_visit_and_a_bad_header_end_that_stream_only(certificate):

@@ -29,6 +29,18 @@ class Target:
     seat: Seat
     link: Link
 
+    @property
+    def open(self) -> bool:
+        """True if its owner takes another stream now."""
+        return self.link.carrying and self.link.can_open()
+
+    async def wait_open(self) -> None:
+        """Wait until it does; for ever, if its owner's link has ended."""
+        await self.link.running.wait()  # before, the handshake is not over
+        await self.link.wait_can_open()
+        if not self.link.carrying:
+            await trio.sleep_forever()
+
     def answers_to(self, port: int) -> bool:
         """True if whoever asks for that port means this one; 0 is any."""
         proxy = self.proxy
@@ -126,6 +138,16 @@ class Targets:
         watchers.discard(changed)
         if not watchers:
             self._watchers.pop(name, None)
+
+    @contextmanager
+    def changing(self, name: str) -> Iterator[trio.Event]:
+        """Set when a target of that name comes or goes, or is different, within this block."""
+        changed = trio.Event()
+        self.watch(name, changed.set)
+        try:
+            yield changed
+        finally:
+            self.unwatch(name, changed.set)
 
     def changed(self, name: str) -> None:
         """Tell who watches: a target of that name has come, gone, or is different."""

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import attrs
 import trio
+from trio_util import wait_any
 
 from tunnel import limits
 from tunnel.model import Address, ResetCode
@@ -182,26 +183,31 @@ class VisitEndpoint(ArrivingEndpoint):
         found = self._visits.find(preamble)
         if isinstance(found, Refusal):
             self._visits.refuse(self, preamble, found)
-        elif found.link.carrying and found.link.can_open():
+        elif found.open:
             self._visits.join(self, preamble, found)
         else:
             self._scope = trio.CancelScope()
             self.link.spawn(self._wait, preamble, found, self._scope)
 
     async def _wait(self, preamble: Preamble, target: Target, scope: trio.CancelScope) -> None:
-        """The owner's link takes no other stream now: wait for a while that it does."""
+        """The owner's link takes no other stream now: wait for a while that it does.
+
+        Or that the owner goes, and perhaps comes back: nobody waits for a link that has ended.
+        """
+        visits, name = self._visits, target.proxy.name
+        found: Target | Refusal = target
         with scope:
             with trio.move_on_after(limits.VISIT_PATIENCE):
-                await target.link.running.wait()  # before, the handshake is not over
-                await target.link.wait_can_open()
-            # Much may have happened meanwhile.
-            found = self._visits.find(preamble)
-            if isinstance(found, Target) and not (found.link.carrying and found.link.can_open()):
+                while isinstance(found, Target) and not found.open:
+                    with visits.targets.changing(name) as changed:
+                        await wait_any(found.wait_open, changed.wait)
+                    found = visits.find(preamble)
+            if isinstance(found, Target) and not found.open:
                 found = Refusal("the owner takes no other connection now", ResetCode.LIMIT)
             if isinstance(found, Refusal):
-                self._visits.refuse(self, preamble, found)
+                visits.refuse(self, preamble, found)
             else:
-                self._visits.join(self, preamble, found)
+                visits.join(self, preamble, found)
             self.link.flush()
 
     def reset(self, code: int) -> None:  # noqa: ARG002
