@@ -17,8 +17,21 @@ from tunnel.model import Address, RejectionCode, ResetCode
 from tunnel.protocol import messages
 from tunnel.protocol.handshake import Binding, ClientHandshake, ServerHandshake
 from tunnel.protocol.keys import derive, generate_key
-from tunnel.protocol.messages import Bound, Capabilities, ProxyRequest, Rejected, Stopping
-from tunnel.protocol.preamble import build_preamble
+from tunnel.protocol.messages import (
+    Bound,
+    Capabilities,
+    ProxyRequest,
+    Rejected,
+    Stopping,
+    Target,
+)
+from tunnel.protocol.preamble import (
+    PreambleDecoder,
+    build_guest_preamble,
+    build_preamble,
+    build_visit_preamble,
+)
+from tunnel.protocol.visiting import Visitation, visit_key
 from tunnel.yamux import CLOSED, NEED_DATA, Connection, Role
 
 PAGE = (Path(__file__).parents[1] / "docs" / "protocol.md").read_text(encoding="utf-8")
@@ -145,7 +158,7 @@ def test_the_json_beside_the_frames():
     shown = "\n".join(re.findall(r"```json\n(.*?)\n```", PAGE, re.DOTALL)).splitlines()
     frames = [value for value in EXAMPLE.values() if value.startswith("00000") and "7b22" in value]
     bodies = [bytes.fromhex(frame)[4:].decode() for frame in frames if frame[8:12] == "7b22"]
-    assert len(bodies) == 7
+    assert len(bodies) == 8
     assert shown == bodies
 
 
@@ -174,6 +187,48 @@ def test_the_yamux_frames_of_the_example():
     server.send_data(control, messages.encode(Stopping()))
     server.close()
     move(server, client, "stopping")
+
+
+SECRET = generate_key(bytes(range(32, 64)))
+OWNER_NONCE, VISITOR_NONCE = b"\x50" * 32, b"\x60" * 32
+
+
+def test_the_visit_of_the_example():
+    about = Visitation("office", "db", 5432, "laptop", OWNER_NONCE, VISITOR_NONCE)
+    key = visit_key(SECRET)
+    assert EXAMPLE["visitor_secret"] == SECRET
+    assert EXAMPLE["V"] == key.hex()
+    assert EXAMPLE["visit"] == about.visit_proof(key).hex()
+    assert EXAMPLE["visited"] == about.visited_proof(key).hex()
+    notice = Target(0, "office", 5432, OWNER_NONCE)
+    assert EXAMPLE["target"] == messages.encode(notice).hex()
+    source, destination = Address("127.0.0.1", 50001), Address("127.0.0.1", 15432)
+    proof = VISITOR_NONCE + about.visit_proof(key)
+    header = build_visit_preamble(source, destination, 0, b"\x55" * 8, proof)
+    assert EXAMPLE["visit header"] == header.hex()
+    _, visit = PreambleDecoder().feed(header)
+    client, server = Address("203.0.113.5", 40000), Address("198.51.100.1", 8443)
+    header = build_guest_preamble(client, server, 2, visit, "laptop", assigned=True)
+    assert EXAMPLE["guest header"] == header.hex()
+
+
+def test_the_formulas_of_the_page_give_the_visit():
+    """Written from the page, without the code."""
+    key = h(b"tls-tunnel/1 visitor key", EXAMPLE["visitor_secret"].encode())
+    about = (
+        b"\0\6office\0\2db"
+        + (5432).to_bytes(2, "big")
+        + b"\0\6laptop"
+        + OWNER_NONCE
+        + VISITOR_NONCE
+    )
+    proof = h(key, b"tls-tunnel/1 visit\0" + about)
+    assert EXAMPLE["V"] == key.hex()
+    assert EXAMPLE["X"] == about.hex()
+    assert EXAMPLE["visit"] == proof.hex()
+    assert EXAMPLE["visited"] == h(key, b"tls-tunnel/1 visited\0" + about).hex()
+    for name in ("visit header", "guest header"):
+        assert b"\xe2\0\x40" + VISITOR_NONCE + proof in bytes.fromhex(EXAMPLE[name])
 
 
 # --- A client written from the page ----------------------------------------------------------

@@ -159,6 +159,7 @@ async def test_the_values_of_a_running_tunnel_do_not_show_their_secrets(certific
 
 SERVER, CLIENT = "[server]\n", '[client]\nserver_addr = "x"\n'
 PROXY = '[[proxies]]\nname = "a"\npublish_port = 1\nlocal_port = 1\n'
+VISITOR = '[[visitors]]\nname = "a"\npublish_port = 1\nbind_port = 1\nvisitor_secret = "{key}"\n'
 
 
 @pytest.mark.parametrize(
@@ -170,8 +171,12 @@ PROXY = '[[proxies]]\nname = "a"\npublish_port = 1\nlocal_port = 1\n'
             load_server,
             SERVER + 'auth_key_file = "x"\n[[server.clients]]\nname = "a"\nauth_key = "{key}"\n',
         ),
+        (
+            load_client,
+            CLIENT + 'auth_key_file = "x"\n' + PROXY + 'visitor_secret = "{key}"\n' + VISITOR,
+        ),
     ],
-    ids=["server", "client", "one of many"],
+    ids=["server", "client", "one of many", "visits"],
 )
 def test_a_configuration_does_not_show_its_keys(load, text):
     key = fresh()

@@ -19,8 +19,9 @@ from tunnel.certificates import spki_pin
 from tunnel.client.connect import Dialler
 from tunnel.client.handled import HandledProxy, Handler
 from tunnel.client.proxy import LocalProxy
+from tunnel.client.secret import Guard, visit_keys
 from tunnel.client.session import Client
-from tunnel.client.visitors import LocalVisitor
+from tunnel.client.visitors import make_visitor
 from tunnel.config import ClientConfig, IdentityConfig, ProxyConfig, ServerConfig
 from tunnel.errors import ConfigError, Fault, TunnelError
 from tunnel.handles import Arrival, ClientHandle, ServerEvent, ServerHandle
@@ -287,16 +288,17 @@ def make_client(config: ClientConfig, source: Path | None) -> Client:
       TunnelError: it cannot be used; says why and what to do.
     """
     beside = store.directory_of(source)
+    of_proxies, of_visitors = visit_keys(config, source)
     return Client(
         _dialler(config, beside),
         _keys(config, beside),
         config.name or _host_name(),
         config.client_id or _client_id(config, source),
-        tuple(make_proxy(proxy, config) for proxy in config.proxies),
-        visitors=tuple(
-            LocalVisitor(it.name, it.publish_port, it.bind_addr, it.bind_port, it.owner or "")
-            for it in config.visitors
+        tuple(
+            make_proxy(proxy, config, key=key)
+            for proxy, key in zip(config.proxies, of_proxies, strict=True)
         ),
+        visitors=tuple(map(make_visitor, config.visitors, of_visitors)),
         connect_timeout=config.connect_timeout,
         reconnect_delay=config.reconnect_delay,
         reconnect_max_delay=config.reconnect_max_delay,
@@ -334,29 +336,28 @@ def _dialler(config: ClientConfig, beside: Path) -> Dialler:
 
 
 def make_proxy(
-    proxy: ProxyConfig, config: ClientConfig, handler: Handler | None = None
+    proxy: ProxyConfig,
+    config: ClientConfig,
+    handler: Handler | None = None,
+    *,
+    key: bytes | None = None,
 ) -> LocalProxy:
-    """A proxy that is not published yet; `handler` is in the place of a local service."""
+    """A proxy that is not published yet; `handler` is in the place of a local service.
+
+    `key` is that of its `visitor_secret`.
+    """
+    place = proxy.name, proxy.publish_addr, proxy.publish_port
     if handler is not None:
-        return HandledProxy(
-            proxy.name,
-            proxy.publish_addr,
-            proxy.publish_port,
-            "",
-            0,
-            allow_from=proxy.allow_from,
-            handler=handler,
-        )
+        return HandledProxy(*place, "", 0, allow_from=proxy.allow_from, handler=handler)
     return LocalProxy(
-        proxy.name,
-        proxy.publish_addr,
-        proxy.publish_port,
+        *place,
         proxy.local_addr,
         proxy.local_port or 0,
         proxy.proxy_protocol,
         proxy.allow_from,
         visitors_only=proxy.visitors_only,
         allow_visitors=proxy.allow_visitors,
+        guard=Guard(key),
         retries=config.local_connect_retries,
         retry_delay=config.local_retry_delay,
     )

@@ -145,6 +145,11 @@ WITHDRAWAL: Final = 5.0
 
 #: How long a guest waits for the proxy's owner to take another stream.
 VISIT_PATIENCE: Final = 10.0
+#: How long a guest waits for the owner's proof. More than the server may take to reach the owner.
+VISIT_PROOF_TIMEOUT: Final = 15.0
+#: A proxy with a secret replaces its nonce after so many proofs, and remembers three times as many
+#: at most: 6 MB, and more guests than come before the visiting clients have heard of the next one.
+VISIT_PROOFS: Final = 16_384
 
 # --- Lines of a person ----------------------------------------------------------------------
 

@@ -143,6 +143,7 @@ class ResetCode(enum.IntEnum):
     NOT_ALLOWED = 12
     AWAY = 13
     WRONG_SECRET = 14
+    UNPROVED = 15
 
     @property
     def text(self) -> str:

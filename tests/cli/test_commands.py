@@ -361,6 +361,30 @@ def test_check_warns_of_key_files_of_clients(run, tmp_path):
     assert f"chmod 600 {tmp_path / 'a.key'}" in message
 
 
+def test_check_looks_at_visitor_secrets(run, tmp_path):
+    """Of the file that holds one, of a file that it names, and at one that was mistyped."""
+    text = (
+        '[client]\nserver_addr = "x"\nauth_key_file = "a.key"\n'
+        '[[visitors]]\nname = "db"\npublish_port = 1\nbind_port = 1\n{}\n'
+    )
+    write(tmp_path / "a.key", "k" * 20, 0o600)
+    secret = generate_key(b"s" * 32)
+    path = write(tmp_path / "client.toml", text.format(f'visitor_secret = "{secret}"'), 0o644)
+    [(key, message)] = checked_warnings(run, path)
+    assert (key, "chmod 600" in message) == ("visitor_secret", True)
+    write(path, text.format('visitor_secret_file = "db.secret"'), 0o644)
+    [(key, message)] = checked_warnings(run, path)
+    assert (key, "there is no file" in message) == ("visitors[0].visitor_secret_file", True)
+    write(tmp_path / "db.secret", "k" * 20, 0o644)
+    [(key, message)] = checked_warnings(run, path)
+    assert (key, "chmod 600" in message) == ("visitors[0].visitor_secret_file", True)
+    write(path, text.format(f'visitor_secret = "{secret[:-1]}"'), 0o600)
+    result = run("check", "-c", str(path), "--format", "json", exit_code=1)
+    [error] = json.loads(result.stdout)["errors"]
+    assert (error["key"], error["line"]) == ("visitors[0].visitor_secret", 8)
+    assert "checksum is wrong" in error["message"]
+
+
 def test_a_file_without_the_key_may_be_open(run, tmp_path, monkeypatch):
     monkeypatch.setenv("TLS_TUNNEL_AUTH_KEY", "k" * 20)
     assert checked_warnings(run, write(tmp_path / "server.toml", "[server]\n", 0o644)) == []

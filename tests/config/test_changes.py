@@ -43,6 +43,8 @@ def test_proxies():
         ("proxy_type", "ssh", "changed"),
         ("visitors_only", True, "moved"),
         ("allow_visitors", ("laptop",), "changed"),
+        ("visitor_secret", KEY, "changed"),
+        ("visitor_secret_file", "db.secret", "changed"),
     ],
 )
 def test_what_is_different_of_a_proxy(key, value, part):

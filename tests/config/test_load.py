@@ -152,6 +152,8 @@ def test_client_defaults():
                 "allow_from": (),
                 "visitors_only": False,
                 "allow_visitors": (),
+                "visitor_secret": None,
+                "visitor_secret_file": None,
             },
         ),
         "visitors": (),
@@ -297,6 +299,34 @@ def test_all_proxies_name_only_so_many_clients():
     )
     [fault] = faults(CLIENT + tables)
     assert (fault.key, "512" in fault.message) == ("proxies[8].allow_visitors", True)
+
+
+DB = '[[proxies]]\nname = "db"\npublish_port = 1\nlocal_port = 2\nvisitors_only = true\n'
+GUEST = '[[visitors]]\nname = "db"\npublish_port = 1\nbind_port = 2\n'
+
+
+@pytest.mark.parametrize(("table", "of"), [(DB, "proxies"), (GUEST, "visitors")])
+def test_a_visitor_secret_is_here_or_in_a_file(table, of):
+    here, there = f'visitor_secret = "{KEY}"\n', 'visitor_secret_file = "db.secret"\n'
+    for line in (here, there):
+        assert warnings(CLIENT + table + line) == ()
+    [found] = getattr(client(CLIENT + table + here), of)
+    assert (found.visitor_secret, found.visitor_secret_file) == (KEY, None)
+    [fault] = faults(CLIENT + table + here + there)
+    assert fault.key == f"{of}[0].visitor_secret"
+    assert "keep one of them" in fault.message
+    for wrong, why in (("short", "at least 16 characters"), (PLACEHOLDER_KEY, "placeholder")):
+        [fault] = faults(CLIENT + table + f'visitor_secret = "{wrong}"\n')
+        assert why in fault.message
+        assert "short" not in fault.message
+
+
+@pytest.mark.parametrize("key", ["visitor_secret", "visitor_secret_file"])
+def test_a_visitor_secret_closes_no_public_port(key):
+    text = CLIENT + DB.replace("true", "false") + f'{key} = "{KEY}"\n'
+    [warning] = warnings(text)
+    assert warning.key == f"proxies[0].{key}"
+    assert "open to everybody" in warning.message
 
 
 def test_only_visitors_are_enough():

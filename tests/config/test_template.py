@@ -88,7 +88,7 @@ def test_every_key_is_there_once_with_its_meaning(text, tables):
 def switched_on(text: str, names: str = r"[a-z_]+") -> str:
     """The text with its commented keys and headers as if they were not, but for secrets."""
     text = re.sub(rf"^# ({names} = |\[+[a-z_.]+\]+$)", r"\1", text, flags=re.MULTILINE)
-    return re.sub(r"^(?:auth_key|stats_token) = .*\n", "", text, flags=re.MULTILINE)
+    return re.sub(r"^(?:auth_key|stats_token|visitor_secret) = .*\n", "", text, flags=re.MULTILINE)
 
 
 def test_what_is_commented_out_can_be_switched_on():
@@ -105,8 +105,15 @@ def test_what_is_commented_out_can_be_switched_on():
     text = text.replace("# visitors_only = false", "visitors_only = true")
     client = load_client(switched_on(text), source="x", environ={}).value
     assert client.visitors == (
-        VisitorConfig(name="database", publish_port=0, owner="office", bind_port=15432),
+        VisitorConfig(
+            name="database",
+            publish_port=0,
+            owner="office",
+            visitor_secret_file="database.secret",
+            bind_port=15432,
+        ),
     )
+    assert client.proxies[0].visitor_secret_file == "database.secret"
 
 
 def test_defaults_that_are_shown_are_the_defaults():
@@ -220,11 +227,17 @@ def proxies(draw: st.DrawFn, name: str) -> ProxyConfig:
         proxy_type=draw(st.sampled_from(["tcp", "ssh", "http/1.1", "http/2.0"])),
         proxy_protocol=draw(st.sampled_from([None, "v1", "v2"])),
         allow_from=draw(tuples(NETWORKS) | st.just(())),
+        visitor_secret=draw(optional(KEYS)),
     )
 
 
 VISITORS = st.builds(
-    VisitorConfig, name=NAMES, publish_port=PORTS, bind_addr=ADDRESSES, bind_port=PORTS
+    VisitorConfig,
+    name=NAMES,
+    publish_port=PORTS,
+    visitor_secret_file=optional(PATHS),
+    bind_addr=ADDRESSES,
+    bind_port=PORTS,
 )
 
 

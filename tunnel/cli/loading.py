@@ -15,7 +15,14 @@ from tunnel.config.load import load_client as parse_client
 from tunnel.config.load import load_server as parse_server
 from tunnel.config.locate import Path as Place
 from tunnel.config.locate import locate
-from tunnel.config.model import ClientConfig, IdentityConfig, Kind, ServerConfig
+from tunnel.config.model import (
+    ClientConfig,
+    IdentityConfig,
+    Kind,
+    ProxyConfig,
+    ServerConfig,
+    VisitorConfig,
+)
 from tunnel.config.notes import dotted
 from tunnel.config.report import Report
 from tunnel.errors import Fault, StoreError
@@ -26,6 +33,8 @@ logger = logging.getLogger(__name__)
 C = TypeVar("C", ServerConfig, ClientConfig)
 #: What has a key.
 Entry: TypeAlias = ServerConfig | ClientConfig | IdentityConfig
+#: What has a secret.
+Visited: TypeAlias = ProxyConfig | VisitorConfig
 
 #: The keys that name a file which must be there when the program starts, and which are secret.
 FILES = {
@@ -35,6 +44,7 @@ FILES = {
     "stats_token_file": True,
     "ca_cert_path": False,
     "client_ca_path": False,
+    "visitor_secret_file": True,
 }
 
 
@@ -128,6 +138,20 @@ def _mistyped_keys(text: str, kind: Kind, value: ServerConfig | ClientConfig) ->
                 Verifier.from_text(entry.verifier)
         except KeyFormatError as error:
             yield Fault(locate(text, (*path, key)), dotted((*path, key)), str(error))
+    for path, visited in _visited(value).items():
+        try:
+            is_generated_key(visited.visitor_secret or "")
+        except KeyFormatError as error:
+            place = (*path, "visitor_secret")
+            yield Fault(locate(text, place), dotted(place), str(error))
+
+
+def _visited(value: ServerConfig | ClientConfig) -> dict[Place, Visited]:
+    """The tables of a client that may have a secret."""
+    if isinstance(value, ServerConfig):
+        return {}
+    proxies: dict[Place, Visited] = {("proxies", i): it for i, it in enumerate(value.proxies)}
+    return proxies | {("visitors", i): it for i, it in enumerate(value.visitors)}
 
 
 def _identities(value: ServerConfig | ClientConfig) -> tuple[IdentityConfig, ...]:
@@ -139,8 +163,9 @@ def _exposure(path: Path, value: ServerConfig | ClientConfig) -> Iterator[Fault]
     own = value.auth_key is not None and "TLS_TUNNEL_AUTH_KEY" not in os.environ
     # Of a verifier, too, a stranger could make something: see `Verifier.to_text`.
     others = any(entry.auth_key or entry.verifier for entry in _identities(value))
-    if (own or others) and (problem := store.exposed(path)):
-        yield Fault(None, "auth_key", problem)
+    secret = any(visited.visitor_secret for visited in _visited(value).values())
+    if (own or others or secret) and (problem := store.exposed(path)):
+        yield Fault(None, "auth_key" if own or others else "visitor_secret", problem)
 
 
 def _references(path: Path, value: ServerConfig | ClientConfig) -> Iterator[Fault]:
@@ -148,8 +173,9 @@ def _references(path: Path, value: ServerConfig | ClientConfig) -> Iterator[Faul
 
     Not an error: a configuration may be checked on another machine than the one it is for.
     """
-    entries: dict[str, Entry] = {"": value}
+    entries: dict[str, Entry | Visited] = {"": value}
     entries |= {f"server.clients[{i}].": entry for i, entry in enumerate(_identities(value))}
+    entries |= {f"{dotted(path)}.": visited for path, visited in _visited(value).items()}
     for place, key in itertools.product(entries, FILES):
         if (named := getattr(entries[place], key, None)) is None:
             continue

@@ -74,8 +74,11 @@ def _files(value: ServerConfig | ClientConfig, beside: Path) -> Iterator[Path]:
     Raises:
       TunnelError: one is not.
     """
-    clients = value.clients if isinstance(value, ServerConfig) else ()
-    named = (getattr(entry, key, None) for entry in (value, *clients) for key in FILES)
+    if isinstance(value, ServerConfig):
+        tables: tuple[object, ...] = value.clients
+    else:
+        tables = *value.proxies, *value.visitors
+    named = (getattr(entry, key, None) for entry in (value, *tables) for key in FILES)
     for path in dict.fromkeys(store.resolve(each, beside=beside) for each in named if each):
         if not path.is_file():
             raise TunnelError(f"the configuration names {path}, and there is no such file")

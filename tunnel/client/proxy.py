@@ -17,6 +17,7 @@ from trio_util import AsyncValue
 
 from tunnel import limits
 from tunnel.client.dialling import DiallingEndpoint
+from tunnel.client.secret import Guard
 from tunnel.handles import ProxyStatistics
 from tunnel.model import Address, Network, ResetCode, within
 from tunnel.net.carrier import Visit
@@ -55,6 +56,7 @@ class LocalProxy:
       allow_from: the networks that may visit it; none is everybody.
       visitors_only: without a public port, for guests of other clients.
       allow_visitors: the clients whose guests they may be; none is every one.
+      guard: what else is asked of guests of other clients.
       retries: how often the local service is tried again for one visitor.
       retry_delay: seconds between two tries.
     """
@@ -68,6 +70,7 @@ class LocalProxy:
     allow_from: tuple[str, ...] = ()
     visitors_only: bool = attrs.field(default=False, kw_only=True)
     allow_visitors: tuple[str, ...] = attrs.field(default=(), kw_only=True)
+    guard: Guard = attrs.field(factory=Guard, kw_only=True)
     retries: int = limits.LOCAL_CONNECT_RETRIES
     retry_delay: float = limits.LOCAL_RETRY_DELAY
     counters: Counters = attrs.field(factory=Counters, init=False)
@@ -81,6 +84,7 @@ class LocalProxy:
     _retired: trio.Event = attrs.field(factory=trio.Event, init=False)
     _complained: bool = attrs.field(default=False, init=False)
     _quiet_until: float = attrs.field(default=-math.inf, init=False)
+    _guests_quiet_until: float = attrs.field(default=-math.inf, init=False)
     _warned: bool = attrs.field(default=False, init=False)
     _networks: tuple[Network, ...] = attrs.field(init=False)
     _is_literal: bool = attrs.field(init=False)
@@ -107,6 +111,7 @@ class LocalProxy:
         self.proxy_protocol, self.allow_from = other.proxy_protocol, other.allow_from
         self.retries, self.retry_delay = other.retries, other.retry_delay
         self.allow_visitors = other.allow_visitors
+        self.guard.become(other.guard)
         self._networks = other._networks
         self._is_literal, self._is_near = other._is_literal, other._is_near
         self._complained = False
@@ -127,6 +132,7 @@ class LocalProxy:
             self.allow_from,
             self.visitors_only,
             self.allow_visitors,
+            self.guard.nonce,
         )
 
     def published(self, addresses: tuple[Address, ...]) -> None:
@@ -194,11 +200,19 @@ class LocalProxy:
             endpoint.refuse(ResetCode.CANCELLED)
             return
         if self.visitors_only and not self._may_visit(preamble):
-            endpoint.refuse(ResetCode.NOT_ALLOWED)  # the server should have seen to that
+            # The server should have seen to that.
+            reason = "its client is not in allow_visitors"
+            self._refuse_guest(endpoint, preamble, ResetCode.NOT_ALLOWED, reason)
             return
         if self._networks and not within(preamble.source.host, self._networks):
             self._turn_away(endpoint, preamble)
             return
+        if preamble.guest is not None and self.guard.asks:
+            answer = self.guard.answer(self.name, self.publish_port, preamble)
+            if isinstance(answer, str):
+                self._refuse_guest(endpoint, preamble, ResetCode.WRONG_SECRET, answer)
+                return
+            endpoint.link.send(endpoint.stream_id, answer)
         self._receive(endpoint, preamble, self._nursery)
 
     def _may_visit(self, preamble: Preamble) -> bool:
@@ -208,6 +222,25 @@ class LocalProxy:
         return not self.allow_visitors or (
             preamble.assigned and preamble.guest in self.allow_visitors
         )
+
+    def _refuse_guest(
+        self, endpoint: DiallingEndpoint, preamble: Preamble, code: ResetCode, reason: str
+    ) -> None:
+        """Reset it, and say why; not too often, for guests could fill the log."""
+        endpoint.refuse(code)
+        now = trio.current_time()
+        if now >= self._guests_quiet_until:
+            self._guests_quiet_until = now + limits.LOCAL_COMPLAINT_INTERVAL
+            logger.warning(
+                "Visit refused",
+                extra={
+                    "proxy": self.name,
+                    "guest_of": preamble.guest or "",
+                    "address": str(preamble.source),
+                    "connection": preamble.connection_id.hex(),
+                    "reason": reason,
+                },
+            )
 
     def _receive(
         self, endpoint: DiallingEndpoint, preamble: Preamble, nursery: trio.Nursery

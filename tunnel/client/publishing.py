@@ -13,6 +13,7 @@ from tunnel.client.visitors import LocalVisitor
 from tunnel.errors import RemoteProtocolError
 from tunnel.net.control import Control
 from tunnel.net.link import Link
+from tunnel.protocol.handshake import ServerProved
 from tunnel.protocol.messages import (
     RECONFIGURE,
     VISITORS,
@@ -36,22 +37,25 @@ class Published:
     Args:
       nursery: the session's.
       proxies: what the handshake asked for.
+      requests: as it did so; they may have changed meanwhile.
       visitors: the proxies of others that it asked for.
       answers: what the server said to each proxy.
-      features: what the server takes part in.
+      proved: what the server takes part in, and what it calls this client.
     """
 
     def __init__(
         self,
         nursery: trio.Nursery,
         proxies: tuple[LocalProxy, ...],
+        requests: tuple[ProxyRequest, ...],
         visitors: tuple[LocalVisitor, ...],
         answers: tuple[Bound | Rejected, ...],
-        features: tuple[str, ...],
+        proved: ServerProved,
     ) -> None:
         self.by_id: dict[int, LocalProxy] = {}
         self._visitors = dict(enumerate(visitors))
-        self._features = features
+        self._features = proved.capabilities.features
+        self._name = proved.name
         #: When the session began, in Unix time.
         self.since = time.time()
         #: True once the server has said that it stops.
@@ -59,9 +63,10 @@ class Published:
         self._nursery = nursery
         #: What the server was asked for.
         self._asked: dict[int, ProxyRequest] = {}
-        for proxy, answer in zip(proxies, answers, strict=True):
+        for proxy, request, answer in zip(proxies, requests, answers, strict=True):
             self.by_id[answer.proxy_id] = proxy
-            self._asked[answer.proxy_id] = _plain(proxy)
+            self._asked[answer.proxy_id] = _plain(request)
+            proxy.guard.renewed = self._ask_again
             tell(proxy, answer)
         self._next_id = max(self.by_id, default=-1) + 1
         self._wanted = proxies
@@ -106,6 +111,10 @@ class Published:
             self._working = True
             self._nursery.start_soon(self._work)
 
+    def _ask_again(self) -> None:
+        """What is wanted is to be asked for in another way."""
+        self.want(self._wanted)
+
     @property
     def settled(self) -> bool:
         """True if the server knows all that is wanted."""
@@ -135,7 +144,7 @@ class Published:
         """The ids to remove, and the proxies that the server does not know as they are now."""
         known = {proxy: self._asked[number] for number, proxy in self.by_id.items()}
         removed = (number for number, proxy in self.by_id.items() if proxy not in self._wanted)
-        news = (proxy for proxy in self._wanted if known.get(proxy) != _plain(proxy))
+        news = (it for it in self._wanted if known.get(it) != _plain(it.request()))
         return *removed, *news
 
     async def _change(self) -> None:
@@ -150,8 +159,9 @@ class Published:
             if number is None:
                 # Before the server is asked: visitors may come before its answer.
                 number = await self._enter(item)
-            self._asked[number] = _plain(item)
-            requests.append((number, item.request()))
+            request = item.request()
+            self._asked[number] = _plain(request)
+            requests.append((number, request))
         self._due, self._answered = tuple(number for number, _ in requests), trio.Event()
         self._control.say(Reconfigure(tuple(removed), tuple(requests)))
         self.link.flush()
@@ -163,6 +173,8 @@ class Published:
         number, self._next_id = self._next_id, self._next_id + 1
         await self._nursery.start(proxy.serve)
         self.by_id[number] = proxy
+        proxy.guard.begin(self._name)
+        proxy.guard.renewed = self._ask_again
         proxy.standing.value = ASKED
         return number
 
@@ -170,6 +182,7 @@ class Published:
         proxy = self.by_id.pop(number)
         del self._asked[number]
         proxy.retire()
+        proxy.guard.end()
         proxy.standing.value = None
         logger.info("Proxy removed", extra={"proxy": proxy.name})
 
@@ -182,9 +195,9 @@ class Published:
         self._answered.set()
 
 
-def _plain(proxy: LocalProxy) -> ProxyRequest:
+def _plain(request: ProxyRequest) -> ProxyRequest:
     """What is asked for, without what only helps to find a port."""
-    return attrs.evolve(proxy.request(), preferred_port=0)
+    return attrs.evolve(request, preferred_port=0)
 
 
 def tell(proxy: LocalProxy, answer: Bound | Rejected) -> None:

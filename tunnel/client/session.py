@@ -32,7 +32,7 @@ from tunnel.protocol.handshake import (
     ServerProved,
 )
 from tunnel.protocol.keys import ClientKeys
-from tunnel.protocol.messages import RECONFIGURE, VISITORS, Capabilities
+from tunnel.protocol.messages import RECONFIGURE, VISITORS, Capabilities, ProxyRequest
 from tunnel.yamux import Role
 
 logger = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ class Client:
             if proxy.place in former:
                 former[proxy.place].become(proxy)
         self.proxies = tuple(former.get(proxy.place, proxy) for proxy in other.proxies)
-        anew = anew or self.keys != other.keys
+        anew = anew or self._secrets() != other._secrets()
         self.dial, self.keys, self.name = other.dial, other.keys, other.name
         self.visitors, self.connect_timeout = other.visitors, other.connect_timeout
         self.reconnect_delay = other.reconnect_delay
@@ -113,6 +113,10 @@ class Client:
                 self.published.link.end("the configuration has changed")
             else:
                 self.published.want(self.proxies)
+
+    def _secrets(self) -> tuple[object, ...]:
+        """What a session begins with, and a file elsewhere may have another of."""
+        return self.keys, *(visitor.visit_key for visitor in self.visitors)
 
 
 @attrs.frozen
@@ -148,19 +152,22 @@ async def hold_session(client: Client, attempt: int, connected: Callable[[], Non
         try:
             for proxy in proxies:
                 proxy.standing.value = ASKED
-            proved, configured, early = await _introduce(tls, client, proxies, visitors, attempt)
+            proved, requests, configured, early = await _introduce(
+                tls, client, proxies, visitors, attempt
+            )
             patience.deadline = math.inf
-            features = proved.capabilities.features
             async with trio.open_nursery() as nursery:
                 for proxy in proxies:
                     await nursery.start(proxy.serve)
-                published = Published(nursery, proxies, visitors, configured.answers, features)
+                published = Published(
+                    nursery, proxies, requests, visitors, configured.answers, proved
+                )
                 link = _link(tls, client, published.by_id, proved, early)
                 published.open_control(link)
                 client.published = published
                 connected()
                 nursery.start_soon(_attend, client, published)
-                nursery.start_soon(_visit, visitors, features, link)
+                nursery.start_soon(_visit, visitors, proved, link)
                 reason = await link.run()
                 nursery.cancel_scope.cancel()
             return Ended(reason, published.stopping)
@@ -173,6 +180,7 @@ async def hold_session(client: Client, attempt: int, connected: Callable[[], Non
 def _forget(proxies: Iterable[LocalProxy]) -> None:
     for proxy in proxies:
         proxy.standing.value = None
+        proxy.guard.end()
 
 
 async def _introduce(
@@ -181,8 +189,8 @@ async def _introduce(
     proxies: tuple[LocalProxy, ...],
     visitors: tuple[LocalVisitor, ...],
     attempt: int,
-) -> tuple[ServerProved, ConfiguredReceived, bytes]:
-    """The handshake; the bytes are the link's first."""
+) -> tuple[ServerProved, tuple[ProxyRequest, ...], ConfiguredReceived, bytes]:
+    """The handshake, and what it asked for; the bytes are the link's first."""
     handshake = ClientHandshake(
         keys=client.keys,
         binding=Binding("certificate", leaf_hash(tls)),
@@ -207,6 +215,8 @@ async def _introduce(
     if VISITORS not in proved.capabilities.features and any(p.visitors_only for p in proxies):
         # It would publish them for everybody.
         raise LinkLost("the server knows no visitors_only: update it, or publish those proxies")
+    for proxy in proxies:
+        proxy.guard.begin(proved.name)
     requests = tuple(proxy.request() for proxy in proxies)
     visits = tuple(visitor.request(i) for i, visitor in enumerate(visitors))
     await _send(tls, handshake.configure(requests, visits))
@@ -222,7 +232,7 @@ async def _introduce(
             "version": proved.server_version,
         },
     )
-    return proved, configured, handshake.trailing_data
+    return proved, requests, configured, handshake.trailing_data
 
 
 async def _send(tls: TlsStream, data: bytes) -> None:
@@ -248,14 +258,14 @@ def _link(
     return Link(tls, Role.CLIENT, settings, accept, carrier=client.carrier, early=early)
 
 
-async def _visit(visitors: tuple[LocalVisitor, ...], features: tuple[str, ...], link: Link) -> None:
+async def _visit(visitors: tuple[LocalVisitor, ...], proved: ServerProved, link: Link) -> None:
     """Own the local ports that lead to other clients' proxies, until cancelled."""
-    if visitors and VISITORS not in features:
+    if visitors and VISITORS not in proved.capabilities.features:
         logger.warning("Server knows no visits", extra={"remedy": "update the server"})
         return
     async with trio.open_nursery() as nursery:
         for number, visitor in enumerate(visitors):
-            nursery.start_soon(visitor.serve, number, link)
+            nursery.start_soon(visitor.serve, number, link, proved.name)
 
 
 async def _attend(client: Client, published: Published) -> None:

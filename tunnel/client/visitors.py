@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import random
+import secrets
 import socket
 
 import attrs
@@ -12,6 +13,8 @@ import trio
 from trio_util import AsyncValue
 
 from tunnel import limits
+from tunnel.client.proving import ProvingEndpoint
+from tunnel.config import VisitorConfig
 from tunnel.model import Address, ResetCode
 from tunnel.net.carrier import Visit
 from tunnel.net.link import Link
@@ -22,9 +25,10 @@ from tunnel.net.listen import (
     open_listeners,
     wait_connection,
 )
-from tunnel.net.transport import own_address
+from tunnel.net.transport import own_address, reset_on_close
 from tunnel.protocol.messages import Target, VisitorRequest
 from tunnel.protocol.preamble import build_visit_preamble
+from tunnel.protocol.visiting import VISIT_NONCE_SIZE, Visitation
 from tunnel.stats import Counters
 
 logger = logging.getLogger(__name__)
@@ -35,8 +39,15 @@ _REMEDIES = {
     errno.EACCES: "take a bind_port of 1024 or more, or give this program the right to a lower one",
     errno.EADDRNOTAVAIL: "change bind_addr to an address of this machine",
 }
-#: What the server, and not the service, ends a guest's stream with.
-_REFUSALS = {ResetCode.AWAY, ResetCode.NOT_ALLOWED, ResetCode.UNKNOWN_PROXY, ResetCode.LIMIT}
+#: What not the service ends a guest's stream with.
+_REFUSALS = {
+    ResetCode.AWAY,
+    ResetCode.NOT_ALLOWED,
+    ResetCode.UNKNOWN_PROXY,
+    ResetCode.LIMIT,
+    ResetCode.WRONG_SECRET,
+    ResetCode.UNPROVED,
+}
 
 
 @attrs.define(eq=False)
@@ -48,6 +59,7 @@ class LocalVisitor:
       publish_port: the proxy's; 0 for the only one of that name.
       bind_addr, bind_port: where guests connect to.
       owner: the name of the client that must have it; empty for any.
+      visit_key: from the secret that both clients know; None if there is none.
     """
 
     name: str
@@ -55,14 +67,20 @@ class LocalVisitor:
     bind_addr: str
     bind_port: int
     owner: str = ""
+    visit_key: bytes | None = attrs.field(default=None, repr=False, kw_only=True)
     counters: Counters = attrs.field(factory=Counters, init=False)
     #: Where it listens now.
     addresses: tuple[Address, ...] = attrs.field(default=(), init=False)
-    #: The client that has the proxy now; empty while it cannot be visited.
-    owned_by: str = attrs.field(default="", init=False)
     #: The local address, while whoever connects there reaches the proxy; else None.
     reach: AsyncValue[Address | None] = attrs.field(factory=lambda: AsyncValue(None), init=False)
+    #: What the server said last of the proxy, in this session.
+    _target: AsyncValue[Target | None] = attrs.field(factory=lambda: AsyncValue(None), init=False)
     _quiet_until: float = attrs.field(default=0.0, init=False)
+
+    @property
+    def owned_by(self) -> str:
+        """The client that has the proxy now; empty while it cannot be visited."""
+        return "" if self._target.value is None else self._target.value.owner
 
     def request(self, number: int) -> VisitorRequest:
         """What the server is asked for."""
@@ -70,8 +88,10 @@ class LocalVisitor:
 
     def told(self, notice: Target) -> None:
         """What has become of the proxy, by the server."""
-        self.owned_by = notice.owner
+        before, self._target.value = self._target.value, notice
         self._look()
+        if before is not None and attrs.evolve(before, nonce=notice.nonce) == notice:
+            return  # as it was, only to be visited with another proof
         if notice.reason:
             extra = {"proxy": self.name, "reason": notice.reason}
             logger.warning("Target away", extra=extra)
@@ -79,8 +99,14 @@ class LocalVisitor:
             extra = {"proxy": self.name, "owner": notice.owner}
             logger.info("Target present", extra=extra)
 
-    async def serve(self, number: int, link: Link) -> None:
-        """Own the local port, and let guests in, until cancelled: then the port is free."""
+    async def serve(self, number: int, link: Link, name: str) -> None:
+        """Own the local port, and let guests in, until cancelled: then the port is free.
+
+        Args:
+          number: what the server knows the visitor by.
+          link: the way to it.
+          name: what it calls this client.
+        """
         listeners: list[socket.socket] = []
         try:
             listeners = await self._bind()
@@ -90,9 +116,9 @@ class LocalVisitor:
             self._look()
             async with trio.open_nursery() as nursery:
                 for listener in listeners:
-                    nursery.start_soon(self._accept, listener, number, link)
+                    nursery.start_soon(self._accept, listener, number, link, name)
         finally:
-            self.addresses, self.owned_by = (), ""
+            self.addresses, self._target.value = (), None
             self._look()
             close_all(listeners)
 
@@ -124,15 +150,17 @@ class LocalVisitor:
             },
         )
 
-    async def _accept(self, listener: socket.socket, number: int, link: Link) -> None:
+    async def _accept(self, listener: socket.socket, number: int, link: Link, name: str) -> None:
         shortage = Shortage()
         await link.running.wait()
+        if self.visit_key is not None:
+            await self._target.wait_value(lambda target: target is not None)
         while True:
             await wait_connection(listener)
             await link.wait_can_open()
             try:
                 for guest, source in accept_burst(listener):
-                    self._admit(guest, source, number, link)
+                    self._admit(guest, source, number, link, name)
                     if not link.can_open():
                         break
                 link.carrier.look()
@@ -143,30 +171,87 @@ class LocalVisitor:
                 link.flush()
                 shortage.over()
 
-    def _admit(self, guest: socket.socket, source: Address, number: int, link: Link) -> None:
+    def _admit(
+        self, guest: socket.socket, source: Address, number: int, link: Link, name: str
+    ) -> None:
         try:
             destination = own_address(guest)
         except OSError:
             guest.close()  # it has gone already
             return
         connection = random.randbytes(8)  # noqa: S311  # not a secret: all logs have it
+        target = self._target.value
+        if self.visit_key is not None and target is not None and target.owner and not target.nonce:
+            self._turn_away(guest, connection, target)
+            return
+        proof, expected = self._proofs(target, name)
         stream_id = link.open_stream()
-        link.send(stream_id, build_visit_preamble(source, destination, number, connection))
+        link.send(stream_id, build_visit_preamble(source, destination, number, connection, proof))
         visit = Visit(
             self.name,
             connection.hex(),
             self.counters,
             ResetCode.VISITOR_RESET,
-            on_end=lambda code: self._ended(connection, code),
+            on_end=lambda code: self._ended(connection, code, target),
         )
-        link.carrier.adopt(guest, stream_id, visit)
+        if expected:
+            ProvingEndpoint(link, stream_id, guest, visit, expected).begin()
+        else:
+            link.carrier.adopt(guest, stream_id, visit)
 
-    def _ended(self, connection: bytes, code: ResetCode | None) -> None:
-        """Say why the server let a guest not in; not too often, for guests could fill the log."""
+    def _proofs(self, target: Target | None, name: str) -> tuple[bytes, bytes]:
+        """This client's nonce and proof, and what the owner's is to be; empty without a secret."""
+        if self.visit_key is None:
+            return b"", b""
+        nonce = secrets.token_bytes(VISIT_NONCE_SIZE)
+        if target is None or not target.nonce:
+            return b"", nonce  # the server says no, and in its log why; nobody can prove anything
+        about = Visitation(target.owner, self.name, target.port, name, target.nonce, nonce)
+        return nonce + about.visit_proof(self.visit_key), about.visited_proof(self.visit_key)
+
+    # --- Whom the owner, or the server, does not let in --------------------------------------
+
+    def _turn_away(self, guest: socket.socket, connection: bytes, target: Target) -> None:
+        """Reset a guest here: who is visited cannot prove anything."""
+        reset_on_close(guest)
+        guest.close()
+        reason = f"the proxy of {target.owner} asks for no visitor_secret, so it proves none"
+        remedy = "give the proxy this visitor_secret, or take it out here"
+        self._say_refused(connection, reason, remedy)
+
+    def _ended(self, connection: bytes, code: ResetCode | None, target: Target | None) -> None:
+        outdated = self.visit_key is not None and target is not self._target.value
+        if code == ResetCode.WRONG_SECRET and outdated:
+            self._say_refused(connection, "the owner has begun anew, and wants another proof")
+        elif code in _REFUSALS:
+            away = target.reason if target is not None and code == ResetCode.AWAY else ""
+            self._say_refused(connection, away or code.text, self._remedy(code))
+
+    def _remedy(self, code: ResetCode) -> str:
+        if code == ResetCode.UNPROVED:
+            return "whoever has the proxy does not know the visitor_secret: set owner"
+        if code != ResetCode.WRONG_SECRET:
+            return ""
+        if self.visit_key is None:
+            return "set visitor_secret in [[visitors]]: the proxy has one"
+        return "visitor_secret must be the same in [[visitors]] and at the proxy"
+
+    def _say_refused(self, connection: bytes, reason: str, remedy: str = "") -> None:
+        """Say why a guest was not let in; not too often, for guests could fill the log."""
         now = trio.current_time()
-        if code in _REFUSALS and now >= self._quiet_until:
+        if now >= self._quiet_until:
             self._quiet_until = now + limits.LOCAL_COMPLAINT_INTERVAL
-            logger.warning(
-                "Visit refused",
-                extra={"proxy": self.name, "connection": connection.hex(), "reason": code.text},
-            )
+            extra = {"proxy": self.name, "connection": connection.hex(), "reason": reason}
+            logger.warning("Visit refused", extra=extra | ({"remedy": remedy} if remedy else {}))
+
+
+def make_visitor(config: VisitorConfig, visit_key: bytes | None) -> LocalVisitor:
+    """A visitor of the configuration, that does not listen yet; with the key of its secret."""
+    return LocalVisitor(
+        config.name,
+        config.publish_port,
+        config.bind_addr,
+        config.bind_port,
+        config.owner or "",
+        visit_key=visit_key,
+    )

@@ -75,6 +75,18 @@ class ProxyConfig:
             ("laptop",),
         ),
     ] = ()
+    visitor_secret: Annotated[
+        str | None,
+        Key(
+            values.SECRET,
+            "What [[visitors]] must know as well. Visitors of a public port need none.",
+            values.PLACEHOLDER_KEY,
+        ),
+    ] = attrs.field(default=None, repr=False)
+    visitor_secret_file: Annotated[
+        str | None,
+        Key(values.PATH, "Or a file that holds it.", "database.secret"),
+    ] = None
 
     @property
     def unix_path(self) -> str | None:
@@ -102,6 +114,14 @@ class VisitorConfig:
             "The client that must have it, as the server's [[server.clients]] calls it.",
             "office",
         ),
+    ] = None
+    visitor_secret: Annotated[
+        str | None,
+        Key(values.SECRET, "The proxy's, if it has one.", values.PLACEHOLDER_KEY),
+    ] = attrs.field(default=None, repr=False)
+    visitor_secret_file: Annotated[
+        str | None,
+        Key(values.PATH, "Or a file that holds it.", "database.secret"),
     ] = None
     bind_addr: Annotated[str, Key(values.ADDRESS, "The local address to listen on.")] = LOOPBACK
     bind_port: Annotated[int, Key(values.PORT, "The local port to listen on.", 15432)]

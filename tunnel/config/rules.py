@@ -71,6 +71,7 @@ def proxies(tables: Tables, notes: Notes) -> None:
     _unique(("proxies",), published, ("publish_addr", "publish_port"), notes)
     _few_networks(tables, notes)
     _guests(tables, notes)
+    _secrets("proxies", tables, notes)
     for index, table in tables.items():
         _local_port(("proxies", index, "local_port"), table, notes)
 
@@ -94,6 +95,22 @@ def visitors(tables: Tables, notes: Notes) -> None:
     """The rules of ``[[visitors]]``."""
     _at_most(limits.MAX_VISITORS, tables, "visitors", notes)
     _unique(("visitors",), tables, ("bind_addr", "bind_port"), notes)
+    _secrets("visitors", tables, notes)
+
+
+def _secrets(array: str, tables: Tables, notes: Notes) -> None:
+    for index, table in tables.items():
+        path = (array, index, "visitor_secret")
+        secret, file = table.get("visitor_secret"), table.get("visitor_secret_file")
+        if secret is not None and file is not None:
+            message = "visitor_secret and visitor_secret_file are both there: keep one of them"
+            notes.error(path, message)
+        elif secret == PLACEHOLDER_KEY:
+            message = "`tls-tunnel keygen` prints one; the proxy and its visitors need the same"
+            notes.error(path, f"{_PLACEHOLDER}; {message}")
+        elif (secret or file) and table.get("visitors_only") is False:
+            message = "is asked of [[visitors]] only; the published port is open to everybody"
+            notes.warn(path if secret else (*path[:-1], "visitor_secret_file"), message)
 
 
 def _auth_key(

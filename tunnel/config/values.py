@@ -340,6 +340,9 @@ SECONDS_OR_NONE: Final = ValueType(f"seconds, from 0 to {_DAY}", _seconds(0.0))
 AUTH_KEY: Final = ValueType(
     f"a key of at least {limits.MIN_AUTH_KEY_LENGTH} characters", _auth_key, secret=True
 )
+SECRET: Final = ValueType(
+    f"a secret of at least {limits.MIN_AUTH_KEY_LENGTH} characters", _auth_key, secret=True
+)
 TOKEN: Final = ValueType(
     f"a token of at least {limits.MIN_TOKEN_LENGTH} characters", _token, secret=True
 )
