@@ -66,6 +66,10 @@ class Process:
                     raise AssertionError(f"it ended without saying {event!r}: {self.lines}")
                 await self._news.wait()
 
+    async def news(self) -> None:
+        """Wait for the next line."""
+        await self._news.wait()
+
     def events(self) -> list[str]:
         """Every event so far."""
         return [line["event"] for line in self.lines]
@@ -125,7 +129,7 @@ class Lab:
         self.nursery.start_soon(running.read_log)
         return running
 
-    async def start_server(self, **keys) -> Process:
+    async def start_server(self, *, clients: tuple[dict, ...] = (), **keys) -> Process:
         """Start a server; the second time on the port of the first."""
         settings = {
             "bind_addr": self.host,
@@ -136,13 +140,17 @@ class Lab:
             "state_dir": str(self.directory),
         } | keys
         path = self.directory / "server.toml"
-        write_secret(path, "[server]\n" + toml(settings))
+        tables = ["[server]\n", *("[[server.clients]]\n" for _ in clients)]
+        texts = map(toml, (settings, *clients))
+        write_secret(path, "\n".join(map("".join, zip(tables, texts, strict=True))))
         server = await self.run("server", "-c", str(path))
         line = await server.wait_for("Server listening")
         self.server_port = int(line["address"].rpartition(":")[2])
         return server
 
-    def write_client(self, *proxies: dict, name: str = "client", **keys) -> Path:
+    def write_client(
+        self, *proxies: dict, name: str = "client", visitors: tuple[dict, ...] = (), **keys
+    ) -> Path:
         """Write a client's configuration."""
         settings = {
             "server_addr": self.host,
@@ -158,6 +166,9 @@ class Lab:
         for number, proxy in enumerate(proxies):
             table = {"name": f"proxy{number}", "publish_addr": self.host} | proxy
             tables.append("[[proxies]]\n" + toml({"publish_port": 0} | table))
+        for visitor in visitors:
+            table = {"bind_addr": self.host, "bind_port": free_port(self.host)}
+            tables.append("[[visitors]]\n" + toml(table | visitor))
         path = self.directory / f"{name}.toml"
         write_secret(path, "\n".join(tables))
         return path
@@ -177,6 +188,21 @@ async def published(client: Process, **fields) -> Address:
     line = await client.wait_for("Proxy published", **fields)
     host, _, port = line["address"].split(", ")[0].rpartition(":")
     return Address(host.strip("[]"), int(port))
+
+
+async def visiting(client: Process, **fields) -> Address:
+    """Where the next visitor listens, by the client's log."""
+    line = await client.wait_for("Visitor ready", **fields)
+    host, _, port = line["address"].rpartition(":")
+    return Address(host, int(port))
+
+
+def free_port(host: str) -> int:
+    """A port of an address that is this test's own."""
+    with socket.socket() as sock:
+        sock.bind((host, 0))
+        port: int = sock.getsockname()[1]
+        return port
 
 
 def write_secret(path: Path, text: str) -> None:
