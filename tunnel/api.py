@@ -9,7 +9,7 @@ import os
 import secrets
 import socket
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
 import trio
@@ -66,7 +66,7 @@ async def run_server(
       TunnelError: it could not start; says why and what to do.
     """
     with asked_for(config, source) as stats, _audit(config, source) as audit:
-        server, listeners, certificate = _prepare_server(config, source, stats.listeners)
+        server, listeners, certificate = make_server(config, source, stats.listeners)
         run = functools.partial(server_run.run_server, server, listeners, certificate=certificate)
         server.lobby.judge, server.lobby.tell = allow, tell
         if audit is not None:
@@ -167,9 +167,10 @@ async def change_client(
 # --- The server's parts -----------------------------------------------------------------------
 
 
-def _prepare_server(
-    config: ServerConfig, source: Path | None, stats: list[socket.socket]
+def make_server(
+    config: ServerConfig, source: Path | None, stats: Iterable[socket.socket] = ()
 ) -> tuple[Server, list[socket.socket], CertificateKeeper]:
+    """A server that is not run yet, what it listens on already, and its certificate."""
     verifiers = _verifiers(config, source)
     certificate = _certificate(config, source)
     listeners = _listen(config)

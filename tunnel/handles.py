@@ -82,7 +82,10 @@ class Arrival:
 
 @attrs.frozen
 class ClientConnected:
-    """A client has connected; what it publishes was told before."""
+    """A client has connected; what it publishes was told before.
+
+    `session` is the `session_id` of its `SessionStatistics`; logs have the first eight characters.
+    """
 
     client: str
     address: Address

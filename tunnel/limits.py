@@ -303,3 +303,16 @@ CONNECTIONS_LOOK: Final = 1.0
 METRIC_PROXIES: Final = 1000
 #: A token that a person made up must have at least this many characters.
 MIN_TOKEN_LENGTH: Final = 16
+
+# --- In tests of other programs ---------------------------------------------------------------
+
+#: Silence before a ping and after it, in real time, where the usual ones would make a test wait for
+#: ten seconds. A machine on which everything stands still for longer makes tests fail anyway.
+TEST_KEEPALIVE: Final = 1.0
+#: After a lost link; long enough for a test to see what becomes of visitors meanwhile.
+TEST_RECONNECT_DELAY: Final = 0.1
+#: Pieces that are under way through a fault in one direction, of 64 KiB at most. The engine's own
+#: windows let less be under way.
+FAULT_QUEUE: Final = 4096
+#: How long a test of threads waits for what it asked the tunnel's thread.
+TEST_PATIENCE: Final = 30.0

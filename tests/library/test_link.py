@@ -95,6 +95,19 @@ async def test_a_local_service():
         nursery.cancel_scope.cancel()
 
 
+async def test_what_is_published_is_known_when_the_client_is_connected_again(
+    tunnel_client, tunnel_visit, link_fault, autojump_clock
+):
+    async with tunnel_client.publish(handler=echo, name="it") as address:
+        assert tunnel_client.published.value == {"it": address}
+        for _ in range(20):
+            await link_fault.cut()
+            assert tunnel_client.published.value == {}
+            await tunnel_client.state.wait_value(ClientState.CONNECTED)
+            assert tunnel_client.published.value == {"it": address}
+    assert tunnel_client.published.value == {}
+
+
 async def test_the_port_is_free_when_the_block_is_over():
     async with serve(SERVER) as server, connect(client(server)) as link:
         async with link.publish(handler=echo, host=own_host()) as address:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import attrs
 import trio
@@ -16,7 +16,7 @@ from tunnel.model import Address
 from tunnel.net.contexts import ALPN
 from tunnel.net.dial import connect_tcp
 from tunnel.net.tls import TlsStream
-from tunnel.net.transport import SocketTransport
+from tunnel.net.transport import SocketTransport, Transport
 
 #: TLS alerts (RFC 8446 section 6.2) about a certificate, as OpenSSL's names for them end.
 _REFUSED = (
@@ -39,6 +39,15 @@ _UNVERIFIED = {
 }
 
 
+async def reach(server: Address) -> Transport:
+    """A connection of TCP to a server.
+
+    Raises:
+      OSError: it does not answer.
+    """
+    return SocketTransport(await connect_tcp(server.host, server.port))
+
+
 @attrs.frozen
 class Dialler:
     """Connects to the first server of a list that answers.
@@ -49,6 +58,7 @@ class Dialler:
       pins: public keys to trust, as `pin_of` writes them; none for whatever the context says.
       pin_of: gives the pin of a certificate in DER.
       timeout: seconds for all of it, shared by the servers.
+      reach: what TLS runs over.
     """
 
     servers: tuple[Address, ...]
@@ -56,6 +66,7 @@ class Dialler:
     pins: frozenset[str]
     pin_of: Callable[[bytes], str]
     timeout: float
+    reach: Callable[[Address], Awaitable[Transport]] = reach
 
     async def __call__(self) -> TlsStream:
         """A TLS connection to a server that is trusted; nothing was said on it yet.
@@ -79,10 +90,8 @@ class Dialler:
         raise failure
 
     async def _dial(self, server: Address) -> TlsStream:
-        sock = await connect_tcp(server.host, server.port)
-        tls = TlsStream(
-            SocketTransport(sock), self.context, server_side=False, server_hostname=server.host
-        )
+        transport = await self.reach(server)
+        tls = TlsStream(transport, self.context, server_side=False, server_hostname=server.host)
         try:
             await tls.do_handshake()
             self._check(tls, server)

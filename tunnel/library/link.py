@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import ipaddress
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
@@ -65,16 +66,26 @@ async def connect(
     config, source = client_config(where, name)
     # A key that a person made up takes a tenth of a second.
     client = await trio.to_thread.run_sync(make_client, config, source)
+    async with open_link(client, config, source, reconnect=reconnect) as link:
+        yield link
+
+
+@asynccontextmanager
+async def open_link(
+    client: Client, config: ClientConfig, source: Path | None, *, reconnect: bool
+) -> AsyncIterator[ClientLink]:
+    """The same for a client that was made, and not run yet."""
     connected = False
     client.gives_up = lambda error: not reconnect or (not connected and _is_final(error))
     run = functools.partial(run_made_client, client, config, source=source)
     async with open_bare_nursery() as nursery, _outliving(nursery, run) as handle:
         link = ClientLink(handle.state, client, config)
-        for proxy in client.proxies:
-            nursery.start_soon(link.follow, proxy)
-        await handle.state.wait_value(ClientState.CONNECTED)
-        connected = True
-        yield link
+        with ExitStack() as noted:
+            for proxy in client.proxies:
+                noted.enter_context(link.noting(proxy))
+            await handle.state.wait_value(ClientState.CONNECTED)
+            connected = True
+            yield link
 
 
 @asynccontextmanager
@@ -178,10 +189,8 @@ class ClientLink:
         config = proxy_config(keys | local_address(1 if to is None else to))
         async with open_bare_nursery() as handlers:
             async with self._kept(self._proxy(config, handler, handlers)) as proxy:
-                handlers.start_soon(self.follow, proxy)
-                address = await self._reached(proxy, wait=wait)
-                self._note(proxy, proxy.standing.value)
-                yield address
+                with self.noting(proxy):
+                    yield await self._reached(proxy, wait=wait)
 
     def _proxy(
         self, config: ProxyConfig, handler: Handler | None, handlers: trio.Nursery
@@ -237,14 +246,18 @@ class ClientLink:
             return Address(self._client.host or first.host, first.port)
         return first
 
-    async def follow(self, proxy: LocalProxy) -> None:
-        """Keep `published` true about a proxy, until cancelled."""
-        try:
-            while True:
-                self._note(proxy, proxy.standing.value)
-                await proxy.standing.wait_transition()
-        finally:
-            self._note(proxy, None)
+    @contextmanager
+    def noting(self, proxy: LocalProxy) -> Iterator[None]:
+        """Keep `published` true about a proxy, for as long as the block lasts.
+
+        It changes with the proxy's standing, at once: a task would come too late for whoever looks
+        when `state` says that the client is connected again.
+        """
+        with proxy.standing.open_transform(functools.partial(self._note, proxy)):
+            try:
+                yield
+            finally:
+                self._note(proxy, None)
 
     def _note(self, proxy: LocalProxy, standing: Standing) -> None:
         others = {name: at for name, at in self.published.value.items() if name != proxy.name}

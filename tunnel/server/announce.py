@@ -27,8 +27,7 @@ def connected(session: Session, lobby: Lobby) -> None:
             "proxies": sum(1 for proxy in session.proxies if proxy.up),
         },
     )
-    seat, session_id = session.seat, session.session_id[:8]
-    lobby.tell(ClientConnected(seat.name, seat.address, session_id))
+    lobby.tell(ClientConnected(session.seat.name, session.seat.address, session.session_id))
 
 
 def disconnected(session: Session, reason: str, lobby: Lobby) -> None:
@@ -43,4 +42,4 @@ def disconnected(session: Session, reason: str, lobby: Lobby) -> None:
             "duration": round(trio.current_time() - session.started, 1),
         },
     )
-    lobby.tell(ClientDisconnected(session.seat.name, session.session_id[:8], reason))
+    lobby.tell(ClientDisconnected(session.seat.name, session.session_id, reason))

@@ -29,7 +29,7 @@ from tunnel.net.transport import own_address
 from tunnel.protocol.messages import Bound, Rejected
 from tunnel.protocol.preamble import build_preamble
 from tunnel.server.registry import Registry, Seat
-from tunnel.server.visitors import Visitors
+from tunnel.server.visitors import Guest, Visitors
 from tunnel.stats import Counters
 
 logger = logging.getLogger(__name__)
@@ -244,17 +244,21 @@ def _admit(
     if (reason := proxy.visitors.ask(source)) is not None:
         proxy.visitors.turn_away(visitor, source, reason)
         return
+    link.carrier.adopt(visitor, *introduce(source, destination, proxy, link))
+
+
+def introduce(source: Address, destination: Address, proxy: Proxy, link: Link) -> tuple[int, Guest]:
+    """Open a stream for a visitor who may come in, and tell the client whose it is.
+
+    Returns the stream, for whoever carries the visitor, and the visit. Flush the link after it.
+    """
     connection_id = random.randbytes(8)  # noqa: S311  # not a secret: both logs have it
     stream_id = link.open_stream()
     link.send(stream_id, build_preamble(source, destination, proxy.proxy_id, connection_id))
-    guest = proxy.visitors.guest(source, connection_id.hex(), proxy.counters)
-    link.carrier.adopt(visitor, stream_id, guest)
+    connection = connection_id.hex()
     if logger.isEnabledFor(logging.DEBUG):
         logger.debug(
             "Visitor connected",
-            extra={
-                "proxy": proxy.name,
-                "connection": connection_id.hex(),
-                "address": str(source),
-            },
+            extra={"proxy": proxy.name, "connection": connection, "address": str(source)},
         )
+    return stream_id, proxy.visitors.guest(source, connection, proxy.counters)

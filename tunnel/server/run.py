@@ -11,7 +11,7 @@ import trio
 from tunnel import limits
 from tunnel.handles import ServerHandle, SessionStatistics
 from tunnel.net.listen import Shortage, accept_burst, close_all, wait_connection
-from tunnel.net.transport import own_address
+from tunnel.net.transport import SocketTransport, Transport, own_address
 from tunnel.server.certificate import CertificateKeeper
 from tunnel.server.session import Server, serve_client
 from tunnel.server.strangers import Stranger
@@ -90,7 +90,7 @@ async def _accept_clients(listener: socket.socket, sessions: trio.Nursery, serve
                 for sock, _ in accept_burst(listener):
                     stranger = server.strangers.receive(sock)
                     if stranger is not None:
-                        sessions.start_soon(_serve, sock, server, stranger)
+                        sessions.start_soon(serve, SocketTransport(sock), server, stranger)
                 shortage.over()
             except OSError as error:
                 await shortage.wait(error)
@@ -98,9 +98,10 @@ async def _accept_clients(listener: socket.socket, sessions: trio.Nursery, serve
         close_all([listener])
 
 
-async def _serve(sock: socket.socket, server: Server, stranger: Stranger) -> None:
+async def serve(transport: Transport, server: Server, stranger: Stranger) -> None:
+    """Serve whoever has a place among the strangers, and give the place back."""
     try:
         with stranger.scope:
-            await serve_client(sock, server, stranger)
+            await serve_client(transport, server, stranger)
     finally:
         server.strangers.left(stranger)

@@ -6,7 +6,6 @@ import contextlib
 import logging
 import math
 import secrets
-import socket
 import ssl
 
 import attrs
@@ -24,7 +23,7 @@ from tunnel.net.framed import next_event
 from tunnel.net.link import Link
 from tunnel.net.settings import link_settings
 from tunnel.net.tls import TlsStream
-from tunnel.net.transport import SocketTransport
+from tunnel.net.transport import Transport
 from tunnel.protocol.handshake import Binding, ClientProved, ConfigureReceived, ServerHandshake
 from tunnel.protocol.keys import Verifier
 from tunnel.protocol.messages import (
@@ -195,12 +194,12 @@ class Session:
         )
 
 
-async def serve_client(sock: socket.socket, server: Server, stranger: Stranger) -> None:
+async def serve_client(transport: Transport, server: Server, stranger: Stranger) -> None:
     """One client's whole life: TLS, proofs, its ghost gone, ports up, traffic, ports down.
 
     Nothing that a peer can cause is raised: each such end is a log line.
     """
-    tls = TlsStream(SocketTransport(sock), server.tls.context, server_side=True)
+    tls = TlsStream(transport, server.tls.context, server_side=True)
     handshake = _handshake(server)
     address = stranger.address
     try:
