@@ -1,7 +1,8 @@
-"""The visitors of `bench_carry`. `python -m tests.benchmarks.load PORT KIND SECONDS CONNECTIONS`
+"""The visitors of `bench_carry` and others. `python -m tests.benchmarks.load PORT KIND SECONDS N`
 
 Prints one number: megabytes a second for "download" and "upload" (over one connection), requests a
-second for "requests" (100 bytes each way, one at a time on each of the kept connections).
+second for "requests" (100 bytes each way, one at a time on each of the kept connections) and for
+"new" (the same, and a new connection for every request). N is how many connections there are.
 """
 
 from __future__ import annotations
@@ -69,9 +70,41 @@ def requests(port: int, seconds: float, connections: int) -> float:
     return answers / (now - begin)
 
 
+def anew(port: int, seconds: float, connections: int) -> float:
+    """Answers a second, so many connections at a time, each for one request."""
+    poll = select.epoll()
+    socks: dict[int, socket.socket] = {}
+
+    def connect() -> None:
+        sock = socket.create_connection(("127.0.0.1", port), 10)
+        socks[sock.fileno()] = sock
+        poll.register(sock, select.EPOLLIN)
+
+    for _ in range(connections):
+        connect()
+    asked: dict[int, int] = {}
+    begin, answers = time.monotonic(), 0
+    while (now := time.monotonic()) < begin + seconds:
+        for descriptor, _ in poll.poll(1):
+            sock = socks[descriptor]
+            if descriptor not in asked:
+                assert sock.recv(1)
+                asked[descriptor] = len(REQUEST)
+                sock.send(REQUEST)
+                continue
+            asked[descriptor] -= len(sock.recv(len(REQUEST)))
+            if not asked[descriptor]:
+                answers += 1
+                del socks[descriptor], asked[descriptor]
+                sock.close()
+                connect()
+    return answers / (now - begin)
+
+
 if __name__ == "__main__":
     port, kind, seconds, connections = sys.argv[1:]
-    if kind == "requests":
-        print(requests(int(port), float(seconds), int(connections)))
+    if kind in ("requests", "new"):
+        work = requests if kind == "requests" else anew
+        print(work(int(port), float(seconds), int(connections)))
     else:
         print((download if kind == "download" else upload)(int(port), float(seconds)))

@@ -4,9 +4,10 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from tests.net.rig import link_pair
+from tests.net.rig import link_pair, socket_pair
 from tunnel import limits
 from tunnel.model import ResetCode
+from tunnel.net.transport import SocketTransport
 
 
 async def test_a_cancelled_send_ends_in_a_reset_never_in_an_end(contexts):
@@ -115,3 +116,60 @@ async def test_no_more_than_the_window_waits_for_a_reader(contexts):
             await wait_all_tasks_blocked()
             assert len(theirs.endpoint.buffer) == limits.INITIAL_WINDOW
             nursery.cancel_scope.cancel()
+
+
+class Counting(SocketTransport):
+    """TCP that counts how often something is sent."""
+
+    sent = 0
+
+    def send_nowait(self, parts):
+        self.sent += 1
+        return super().send_nowait(parts)
+
+
+async def test_what_many_say_at_the_same_moment_goes_out_together(contexts):
+    async with link_pair(contexts, transports=lambda: map(Counting, socket_pair())) as pair:
+        streams = [await pair.streams() for _ in range(32)]
+
+        async def echo(stream):
+            async for data in stream:
+                await stream.send_all(data)
+
+        async with trio.open_nursery() as nursery:
+            for _, theirs in streams:
+                nursery.start_soon(echo, theirs)
+            await wait_all_tasks_blocked()
+            transports = [link._tls.transport for link in (pair.client, pair.server)]
+            before = [transport.sent for transport in transports]
+            async with trio.open_nursery() as asking:
+                for mine, _ in streams:
+                    asking.start_soon(mine.send_all, b"x")
+            for mine, _ in streams:
+                assert await mine.receive_some() == b"x"
+            after = [transport.sent for transport in transports]
+            nursery.cancel_scope.cancel()
+        assert all(now - then <= 3 for now, then in zip(after, before, strict=True))
+
+
+async def test_a_send_that_is_cancelled_before_it_begins_sends_nothing(contexts):
+    async with link_pair(contexts) as pair:
+        mine, theirs = await pair.streams()
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await mine.send_all(b"never")
+        await mine.send_all(b"this")
+        await mine.aclose()
+        assert await theirs.receive_some() == b"this"
+        assert await theirs.receive_some() == b""
+
+
+async def test_credit_goes_back_though_nobody_here_says_anything(contexts):
+    async with link_pair(contexts) as pair:
+        mine, theirs = await pair.streams()
+        size = 8 * limits.INITIAL_WINDOW
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(mine.send_all, bytes(size))
+            got = 0
+            while got < size:
+                got += len(await theirs.receive_some(1000))

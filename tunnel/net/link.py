@@ -374,9 +374,9 @@ class Link:
         """Say, behind what is queued, that no more will come."""
         self._engine.send_eof(stream_id)
 
-    def consumed(self, stream_id: int, size: int) -> None:
-        """Bytes that `deliver` had not taken were handed on now."""
-        self._engine.consumed(stream_id, size, trio.current_time())
+    def consumed(self, stream_id: int, size: int) -> bool:
+        """Bytes that `deliver` had not taken were handed on now; True if a flush must follow."""
+        return self._engine.consumed(stream_id, size, trio.current_time())
 
     def reset(self, stream_id: int, code: int) -> None:
         """End a stream at once, and detach its local end without telling it."""

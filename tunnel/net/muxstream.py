@@ -101,10 +101,9 @@ class MuxStream(trio.abc.HalfCloseableStream):
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """See `trio.abc.SendStream`. Returns when the link has taken everything."""
         with self._sending:
-            await trio.lowlevel.checkpoint()
+            await self._begin_send()
             # The link keeps what it is given until that was sent; a bytearray could change.
             rest = memoryview(data if isinstance(data, bytes) else bytes(data))
-            self._check_can_send()
             self._torn = True
             while rest:
                 room = await self._room()
@@ -112,8 +111,22 @@ class MuxStream(trio.abc.HalfCloseableStream):
                 self._link.send(self.stream_id, piece)
                 if self.counters is not None:
                     self.counters.read += len(piece)
+            try:
+                # What others have to say at this moment goes out together with this.
+                await trio.lowlevel.checkpoint()
+            finally:
                 self._link.flush()
+            self._check_open()
             self._torn = False
+
+    async def _begin_send(self) -> None:
+        """A checkpoint if it raises; else what follows has one."""
+        try:
+            self._check_can_send()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            await trio.lowlevel.checkpoint()
+            raise
+        await trio.lowlevel.checkpoint_if_cancelled()
 
     async def wait_send_all_might_not_block(self) -> None:
         """See `trio.abc.SendStream`."""
@@ -126,6 +139,7 @@ class MuxStream(trio.abc.HalfCloseableStream):
         while not (room := self._link.room(self.stream_id)):
             self._check_can_send()
             self.endpoint.roomy = trio.Event()
+            self._link.flush()
             await self.endpoint.roomy.wait()
         self._check_can_send()
         return room
@@ -149,7 +163,10 @@ class MuxStream(trio.abc.HalfCloseableStream):
         if max_bytes is not None and operator.index(max_bytes) < 1:
             raise ValueError("max_bytes must be at least 1")
         with self._receiving:
-            await trio.lowlevel.checkpoint()
+            if self._must_wait():
+                await trio.lowlevel.checkpoint_if_cancelled()  # waiting is the checkpoint
+            else:
+                await trio.lowlevel.checkpoint()
             self._check_open()
             while not self.endpoint.buffer:
                 if self.endpoint.reset_code is not None:
@@ -161,6 +178,11 @@ class MuxStream(trio.abc.HalfCloseableStream):
                 self._check_open()
             return self._take(max_bytes)
 
+    def _must_wait(self) -> bool:
+        """True if there is nothing to tell a reader now."""
+        here = self.endpoint
+        return not (here.buffer or here.ended or self._closed or here.reset_code is not None)
+
     def _take(self, max_bytes: int | None) -> bytes:
         buffer = self.endpoint.buffer
         with memoryview(buffer) as view:
@@ -168,8 +190,9 @@ class MuxStream(trio.abc.HalfCloseableStream):
         del buffer[: len(data)]
         if self.counters is not None:
             self.counters.delivered += len(data)
-        self._link.consumed(self.stream_id, len(data))
-        self._link.flush()
+        # Not without need: what others have queued goes in a moment, together; see `send_all`.
+        if self._link.consumed(self.stream_id, len(data)):
+            self._link.flush()
         return data
 
     async def wait_reset(self) -> None:

@@ -236,26 +236,29 @@ class Connection:
             self._table.wants_no_room(stream)
             self._outbox.finish(stream)
 
-    def consumed(self, stream_id: int, size: int, now: float) -> None:
+    def consumed(self, stream_id: int, size: int, now: float) -> bool:
         """`size` received bytes of the stream were really handed on: grant as many again.
 
-        Granted in steps of at least half a window. Does nothing if the stream is over.
+        Granted in steps of at least half a window; True if that is now, so that the peer is to be
+        told. Does nothing if the stream is over.
 
         Raises:
           LocalProtocolError: more than was received.
         """
         stream = self._table.get(stream_id)
         if stream is None:
-            return
+            return False
         if not 0 <= size <= stream.unconsumed:
             raise LocalProtocolError(f"consumed {size} of {stream.unconsumed} bytes")
         stream.unconsumed -= size
         stream.owed += size
-        if stream.owed >= stream.target // 2 and stream.state.can_receive:
+        due = stream.owed >= stream.target // 2 and stream.state.can_receive
+        if due:
             self._windows.grant(stream, now)
             self._outbox.control(stream)
             if self._windows.wants_rtt(now):
                 self.ping()
+        return due
 
     def stop_reading(self, stream_id: int, now: float) -> None:
         """Nobody will read the stream any more: bytes that still come reset it.
