@@ -17,6 +17,8 @@ DOCUMENTS = sorted([*READMES, ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.m
 
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 HEADING = re.compile(r"^(#+) +(.+)$", re.MULTILINE)
+#: A name for a place, as translations have it: the headings' own names are in their language.
+PLACE = re.compile(r'^<a id="([\w-]+)"></a>$', re.MULTILINE)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 COMMANDS = typer.main.get_command(app)
 #: Wrong usage, of which a bad value is a kind. (Typer does not export it.)
@@ -48,6 +50,11 @@ def anchor(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
+def places(text: str) -> set[str]:
+    """What a link into the document can name."""
+    return {anchor(words) for _, words in headings(text)} | set(PLACE.findall(text))
+
+
 def broken_links(path: Path, text: str) -> list[str]:
     """Links to files, or to headings in them, that are not there."""
     broken = []
@@ -56,9 +63,7 @@ def broken_links(path: Path, text: str) -> list[str]:
             continue
         file, _, fragment = target.partition("#")
         aim = (path.parent / file) if file else path
-        if not aim.exists() or (
-            fragment and fragment not in {anchor(words) for _, words in headings(aim.read_text())}
-        ):
+        if not aim.exists() or (fragment and fragment not in places(aim.read_text())):
             broken.append(target)
     return broken
 
