@@ -3,6 +3,7 @@
 import pytest
 import trio
 import wsproto
+from trio.testing import wait_all_tasks_blocked
 from wsproto.events import AcceptConnection, Request, TextMessage
 
 from tests.library.test_link import SERVER, client
@@ -143,3 +144,13 @@ async def test_cancelling_cancels_the_application():
                 await trio.sleep_forever()
         assert is_free(address)
         assert app.life == ["lifespan.startup"]
+
+
+async def test_a_visitor_who_has_gone_holds_no_place(tunnel_client, tunnel_visit, autojump_clock):
+    async with tunnel_client.publish_asgi(App()) as address:
+        async with tunnel_visit(address) as visitor:
+            await visitor.send_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert (await visitor.receive_some()).startswith(b"HTTP/1.1 200")
+        await wait_all_tasks_blocked()
+        [statistics] = tunnel_client.statistics()
+        assert (statistics.counters.total, statistics.counters.active) == (1, 0)

@@ -95,7 +95,7 @@ class _Server:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(connection.break_when_cancelled)
-                await TCPServer(
+                await _Exchange(
                     self._app, self._config, self._context, ConnectionState(self._state), connection
                 )
                 connection.done = True
@@ -104,6 +104,15 @@ class _Server:
             # Somebody else's code on a stranger's bytes; odd upgrades, for one. It ends this
             # connection, and is not a line for each, or a stranger could fill the log.
             logger.debug("HTTP connection failed", extra={"error": repr(group.exceptions[0])})
+
+
+class _Exchange(TCPServer):
+    """One visitor's requests."""
+
+    async def _read_data(self) -> None:
+        await super()._read_data()
+        # Nobody asks for anything more. (hypercorn would wait for that, for five seconds.)
+        await self.idle_task.stop()
 
 
 class _Connection:
