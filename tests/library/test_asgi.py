@@ -8,6 +8,7 @@ from wsproto.events import AcceptConnection, Request, TextMessage
 
 from tests.library.test_link import SERVER, client
 from tests.rig import is_free, own_host, read_all, visit
+from tunnel import limits
 from tunnel.errors import TunnelError
 from tunnel.library.link import connect
 from tunnel.library.server import serve
@@ -143,7 +144,7 @@ async def test_cancelling_cancels_the_application():
                 scope.cancel()
                 await trio.sleep_forever()
         assert is_free(address)
-        assert app.life == ["lifespan.startup"]
+        assert app.life == ["lifespan.startup", "lifespan.shutdown"]
 
 
 async def test_a_visitor_who_has_gone_holds_no_place(tunnel_client, tunnel_visit, autojump_clock):
@@ -154,3 +155,34 @@ async def test_a_visitor_who_has_gone_holds_no_place(tunnel_client, tunnel_visit
         await wait_all_tasks_blocked()
         [statistics] = tunnel_client.statistics()
         assert (statistics.counters.total, statistics.counters.active) == (1, 0)
+
+
+@pytest.mark.parametrize("cancelled", [True, False])
+async def test_the_application_is_told_to_stop_however_the_block_ends(tunnel_client, cancelled):
+    app = App()
+    with trio.CancelScope() as scope:
+        try:
+            async with tunnel_client.publish_asgi(app, host="127.0.0.1"):
+                if not cancelled:
+                    raise LookupError("mine")
+                scope.cancel()
+                await trio.sleep_forever()
+        except LookupError:
+            pass
+    assert scope.cancelled_caught is cancelled
+    assert app.life == ["lifespan.startup", "lifespan.shutdown"]
+
+
+async def test_one_that_does_not_stop_is_not_waited_for_for_ever(tunnel_client, autojump_clock):
+    async def app(scope, receive, send):
+        assert scope["type"] == "lifespan"
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await trio.sleep_forever()
+
+    with trio.CancelScope() as scope:
+        async with tunnel_client.publish_asgi(app, host="127.0.0.1"):
+            scope.cancel()
+            started = trio.current_time()
+            await trio.sleep_forever()
+    assert trio.current_time() - started == pytest.approx(limits.WITHDRAWAL)

@@ -5,6 +5,7 @@ hypercorn speaks HTTP on a stream of the tunnel as it would on a connection of i
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
@@ -51,14 +52,41 @@ async def asgi_handler(app: Application) -> AsyncIterator[Handler]:
     wrapped: Any = ASGIWrapper(_Logged(app))  # type: ignore[arg-type]
     lifespan = Lifespan(wrapped, config, state)
     try:
-        async with open_bare_nursery() as nursery:
-            await nursery.start(lifespan.handle_lifespan)
+        async with open_bare_nursery() as nursery, _outliving(nursery, lifespan):
             await lifespan.wait_for_startup()
             yield _Server(wrapped, config, state)
             if not lifespan.shutdown.is_set():
                 await lifespan.wait_for_shutdown()
     except (LifespanFailureError, LifespanTimeoutError) as error:
         raise TunnelError(f"the application does not start or stop: {error}") from error
+
+
+@asynccontextmanager
+async def _outliving(nursery: trio.Nursery, lifespan: Lifespan) -> AsyncIterator[None]:
+    """Run the application's life until the block has ended.
+
+    Also where that is by an error or by cancellation the application is told to stop, and has
+    `limits.WITHDRAWAL` seconds for it.
+    """
+    scope = trio.CancelScope()
+
+    async def life(task_status: trio.TaskStatus[None]) -> None:
+        with scope:
+            await lifespan.handle_lifespan(task_status=task_status)
+
+    await nursery.start(life)
+    # Not before: a task that is being started where all is cancelled must end, and would not.
+    scope.shield = True
+    try:
+        yield
+    except BaseException:
+        with trio.move_on_after(limits.WITHDRAWAL, shield=True):
+            with contextlib.suppress(LifespanFailureError, LifespanTimeoutError):
+                if lifespan.startup.is_set() and not lifespan.shutdown.is_set():
+                    await lifespan.wait_for_shutdown()
+        raise
+    finally:
+        scope.cancel()
 
 
 @attrs.frozen

@@ -42,15 +42,19 @@ class TrioThread:
     def __exit__(self, *_: object) -> None:
         with suppress(trio.RunFinishedError):
             self._ready.result().run_sync_soon(self._nursery.cancel_scope.cancel)
-        self._thread.join()
+        self._thread.join(limits.TEST_PATIENCE)
         if self._failure is not None:
             raise self._failure
+        if self._thread.is_alive():
+            raise TimeoutError("what runs in the tunnel's thread does not end")
 
     def _run(self) -> None:
         try:
             trio.run(self._main)
         except BaseException as error:  # it is raised where the thread is waited for
             self._failure = error
+            if not self._ready.done():
+                self._ready.set_exception(error)
 
     async def _main(self) -> None:
         async with open_bare_nursery() as self._nursery:
@@ -87,7 +91,7 @@ class TrioThread:
         finally:
             with suppress(trio.RunFinishedError):  # it failed: raised where the thread ends
                 self.call(scope.cancel)
-            over.wait()
+            over.wait(limits.TEST_PATIENCE)
 
 
 async def _hold(
