@@ -233,6 +233,19 @@ async def test_clients_come_back_after_their_delay(tunnel_client, link_fault, au
         assert 4 < trio.current_time() - started < 6
 
 
+async def test_a_cut_waits_for_a_client_whose_server_gave_up_already(
+    tunnel_server, link_fault, key, autojump_clock
+):
+    patient = {"keepalive_interval": 60.0, "keepalive_timeout": 60.0}
+    async with rig.open_client(tunnel_server, link_fault, key, patient) as link:
+        events = tunnel_server.events()
+        link_fault.stall()
+        assert isinstance(await anext(events), ClientDisconnected)
+        assert link.state.value is ClientState.CONNECTED
+        await link_fault.cut()
+        assert link.state.value is not ClientState.CONNECTED
+
+
 async def test_away_for_as_long_as_it_is_told(
     tunnel_client, tunnel_server, link_fault, autojump_clock
 ):
