@@ -67,6 +67,8 @@ def requests(port: int, seconds: float, connections: int) -> float:
                 answers += 1
                 left[descriptor] = len(REQUEST)
                 socks[descriptor].send(REQUEST)
+    for sock in socks.values():
+        sock.close()
     return answers / (now - begin)
 
 
@@ -98,6 +100,8 @@ def anew(port: int, seconds: float, connections: int) -> float:
                 del socks[descriptor], asked[descriptor]
                 sock.close()
                 connect()
+    for sock in socks.values():
+        sock.close()
     return answers / (now - begin)
 
 
