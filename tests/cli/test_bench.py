@@ -100,7 +100,7 @@ async def test_a_server_that_goes_away_meanwhile():
 
     async with serve(SERVER) as server:
         with pytest.raises(TunnelError), trio.fail_after(30):
-            await measure(config_of(server), 60, Drains())
+            await measure(config_of(server), 5, Drains())
 
 
 async def test_a_server_that_lets_it_not_be_visited(monkeypatch):

@@ -229,6 +229,25 @@ async def test_a_visit(tmp_path, lines):
         assert is_free(here)
 
 
+async def test_a_visit_with_a_secret(tmp_path, lines):
+    secret, file = tmp_path / "db.secret", tmp_path / "owner.toml"
+    secret.touch(mode=0o600)
+    secret.write_text(generate_key(bytes(range(32))))
+    async with lines() as place, service() as port:
+        await place.serve()
+        client, _ = await place.expose(port, "--name", "db", "--save", "owner.toml")
+        await client.stop(signal.SIGINT)
+        file.write_text(file.read_text() + f'visitor_secret_file = "{secret}"\n')
+        await published(await place.run("client", "-c", "owner.toml"))
+        visiting = ("visit", "db", "--bind", place.place.host, "--join", place.join)
+        knows = await place.run(*visiting, "--port", "5432", "--secret-file", "db.secret")
+        assert await ask(await address(knows)) == b"hello"
+        guesses = await place.run(*visiting, "--port", "5433")
+        with pytest.raises((trio.BrokenResourceError, ConnectionError)):
+            await ask(await address(guesses))
+        await guesses.wait_for("Visit refused")
+
+
 async def test_what_is_saved_runs(tmp_path, lines):
     async with lines() as place, service() as port:
         await place.serve()

@@ -95,6 +95,10 @@ def visit(
     owner: Annotated[
         str | None, typer.Option(metavar="CLIENT", help="The client that must have it.")
     ] = None,
+    secret_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Holds the proxy's visitor_secret, if it has one."),
+    ] = None,
     bind: Annotated[
         str, typer.Option(metavar="ADDR", help="The local address to listen on.")
     ] = "127.0.0.1",
@@ -109,6 +113,7 @@ def visit(
         "name": name,
         "publish_port": publish_port,
         "owner": owner,
+        "visitor_secret_file": secret_file and str(secret_file.absolute()),
         "bind_addr": bind,
         "bind_port": port,
     }
