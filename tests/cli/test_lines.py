@@ -74,8 +74,16 @@ async def test_expose_until_a_signal_and_then_the_port_is_free(watched, service)
         assert not [proxy for session in server.sessions() for proxy in session.proxies]
 
 
+@pytest.fixture
+def hangup():
+    """A hangup ends programs, even if the tests themselves were started with nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-async def test_other_signals_end_it_as_well(number):
+async def test_other_signals_end_it_as_well(hangup, number):
     with trio.fail_after(10):
 
         async def life():
@@ -85,13 +93,10 @@ async def test_other_signals_end_it_as_well(number):
         await _until_signal(life, trio.sleep_forever)
 
 
-def test_a_hangup_that_nohup_ignores_is_ignored():
+def test_a_hangup_that_nohup_ignores_is_ignored(hangup):
     assert signal.SIGHUP in _signals()
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        assert _signals() == {signal.SIGINT, signal.SIGTERM}
-    finally:
-        signal.signal(signal.SIGHUP, before)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    assert _signals() == {signal.SIGINT, signal.SIGTERM}
 
 
 async def test_what_goes_wrong_comes_out_bare():
