@@ -70,6 +70,12 @@ class Process:
         """Wait for the next line."""
         await self._news.wait()
 
+    async def wait_said(self, *events: str) -> None:
+        """Wait until it has said all of these, in any order, no matter when."""
+        with trio.fail_after(PATIENCE):
+            while not set(events) <= set(self.events()):
+                await self.news()
+
     def events(self) -> list[str]:
         """Every event so far."""
         return [line["event"] for line in self.lines]

@@ -129,6 +129,8 @@ def test_processes_end_with_the_cable(wire):
 SELF_KILLER = """
 import os, signal
 from tests.namespaces import cable
+# What a shell starts in the background ignores Ctrl-C, and so would its children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 with cable() as pair:
     print(pair.a.name, pair.b.name, flush=True)
     os.kill(os.getpid(), signal.{signal})

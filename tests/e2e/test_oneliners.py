@@ -262,7 +262,7 @@ async def test_what_is_saved_runs(tmp_path, lines):
         await client.stop(signal.SIGINT)
         again = await place.run("client", "-c", "client.toml")
         assert await ask(Address("127.0.0.1", (await published(again)).port)) == b"hello"
-        await again.wait_for("Target present", proxy="web")
+        await again.wait_said("Target present", "Visitor ready")
         assert await ask(Address(host, 5432)) == b"hello"
         assert await again.stop(signal.SIGINT) == 0
 

@@ -319,7 +319,9 @@ async def test_another_secret_in_the_file(tmp_path, certificate):
             await lasting.send_all(b"two")
             assert await lasting.receive_some() == b"two"
         await change(there.place, there.visitor, "laptop")
+        # In any order: the server tells of the target, the client binds its port.
         await present(there.visitor, 2)
+        await there.visitor.wait_for("Visitor ready")
         assert await ask(address) == b"hello"
 
 
