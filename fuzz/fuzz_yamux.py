@@ -13,7 +13,6 @@ import argparse
 import struct
 import time
 
-import attrs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -44,7 +43,7 @@ SIZES = st.one_of(
     st.integers(0, 300_000),
 )
 WIRE = st.one_of(st.integers(0, 30), st.sampled_from([11, 12, 13, 1012, 16_384]), st.just(10**9))
-APART = ("pending", "wants_room")
+APART = {"pending", "wants_room"}
 INDEX = st.integers(0, 30)
 SIDE = st.integers(0, 1)
 
@@ -156,7 +155,11 @@ class YamuxMachine(RuleBasedStateMachine):
     def _others(self, stream: Stream | None) -> list[object]:
         """All that the engines know of all other streams, but that they may be told of room."""
         return [
-            attrs.astuple(inner, filter=lambda field, _: field.name not in APART, recurse=False)
+            {
+                name: getattr(inner, name)
+                for name in set(dir(inner)) - APART
+                if not (name.startswith("__") or callable(getattr(inner, name)))
+            }
             for end in self.pair.ends
             for inner in end.engine._table._streams.values()
             if stream is None or inner.stream_id != stream.stream_id

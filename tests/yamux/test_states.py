@@ -28,7 +28,8 @@ def test_every_stream_can_be_reset_by_either_end():
 @pytest.mark.parametrize("state", [State.LOCAL_EOF, State.CLOSED, State.RESET])
 @pytest.mark.parametrize("what", [Input.SEND_DATA, Input.SEND_FIN])
 def test_nothing_can_be_sent_after_fin(state, what):
-    stream = Stream(1, outbound=True, state=state)
+    stream = Stream(1, outbound=True)
+    stream.state = state
     with pytest.raises(LocalProtocolError, match=f"cannot {what.value} on stream 1: it is"):
         stream.apply(what)
     assert stream.state is state

@@ -51,6 +51,7 @@ class Input(enum.Enum):
 
 
 # For the code that runs for every frame: Python 3.11 takes a call to find a member in its class.
+OPEN: Final = State.OPEN
 CLOSED: Final = State.CLOSED
 RESET: Final = State.RESET
 

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 
-import attrs
-
 from tunnel import limits
 from tunnel.errors import LocalProtocolError
 from tunnel.yamux.parser import Buffer
-from tunnel.yamux.states import TRANSITIONS, Input, State
+from tunnel.yamux.states import OPEN, TRANSITIONS, Input, State
 
 
-@attrs.define(eq=False, slots=True)
 class Stream:
     """A record without behaviour of its own, but for the state table and its queue.
 
@@ -22,37 +19,41 @@ class Stream:
     the part of `window` that the peer has not been told of.
     """
 
-    stream_id: int
-    outbound: bool
-    #: Outbound: the peer has shown that it knows the stream. Inbound: we accepted it.
-    acknowledged: bool = False
-    state: State = State.OPEN
+    # Plain, since attributes that a decorator makes cannot be compiled.
+    def __init__(
+        self, stream_id: int, *, outbound: bool, syn: bool = False, granted_at: float = 0.0
+    ) -> None:
+        self.stream_id = stream_id
+        self.outbound = outbound
+        #: Outbound: the peer has shown that it knows the stream. Inbound: we accepted it.
+        self.acknowledged = False
+        self.state: State = OPEN
 
-    # Sending
-    send_window: int = limits.INITIAL_WINDOW
-    pending: deque[Buffer] = attrs.field(factory=deque)
-    pending_size: int = 0
-    deficit: int = 0
-    scheduled: bool = False
-    round: int = -1
-    wants_room: bool = False
+        # Sending
+        self.send_window = limits.INITIAL_WINDOW
+        self.pending: deque[Buffer] = deque()
+        self.pending_size = 0
+        self.deficit = 0
+        self.scheduled = False
+        self.round = -1
+        self.wants_room = False
 
-    # To be said, each once
-    syn: bool = False
-    ack: bool = False
-    fin: bool = False
-    credit: int = 0
+        # To be said, each once
+        self.syn = syn
+        self.ack = False
+        self.fin = False
+        self.credit = 0
 
-    # Receiving
-    window: int = limits.INITIAL_WINDOW
-    target: int = limits.INITIAL_WINDOW
-    unconsumed: int = 0
-    owed: int = 0
-    granted_at: float = 0.0
-    #: The caller reads no more: what still comes resets the stream.
-    deaf: bool = False
-    #: The caller has reset it: nothing more is told of it.
-    disowned: bool = False
+        # Receiving
+        self.window = limits.INITIAL_WINDOW
+        self.target = limits.INITIAL_WINDOW
+        self.unconsumed = 0
+        self.owed = 0
+        self.granted_at = granted_at
+        #: The caller reads no more: what still comes resets the stream.
+        self.deaf = False
+        #: The caller has reset it: nothing more is told of it.
+        self.disowned = False
 
     def apply(self, what: Input) -> State:
         """Move along the table; `LocalProtocolError` if the table has no such arrow."""
