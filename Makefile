@@ -8,7 +8,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= auto
 
-.PHONY: help demo test check style types unit e2e interop page reliability soak fuzz bench figures docs clean
+COMPILED := build/compiled
+
+.PHONY: help demo test check style types unit e2e compiled interop page reliability soak fuzz bench \
+	figures wheel docs clean
 
 help:  ## Show this help.
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -45,6 +48,9 @@ unit: $(VENV)/.installed
 e2e: $(VENV)/.installed  ## The scenarios, with real processes.
 	@$(BIN)/python -m pytest -n $(WORKERS) tests/e2e
 
+compiled: $(COMPILED)/.made  ## The fast tests and the scenarios, with the engine compiled.
+	@cd $(COMPILED) && $(abspath $(BIN))/python -m pytest -n $(WORKERS)
+
 interop: $(VENV)/.installed  ## Our Yamux against other people's, built with go, cargo and npm.
 	@tests/interop/peers/build
 	@$(BIN)/python -m pytest -n $(WORKERS) tests/interop
@@ -68,12 +74,33 @@ fuzz: $(VENV)/.installed  ## Fuzz for SECONDS each (default 600): properties, th
 	@for target in engine framing preamble server client; do \
 		$(BIN)/python -m fuzz.guided $$target $(or $(SECONDS),600) || exit 1; done
 
-bench: $(VENV)/.installed  ## Compare tunnels on this machine; BENCH="--quick", or see docs/benchmarks.md.
-	@$(BIN)/python -m tests.benchmarks.compare $(BENCH)
+bench: $(COMPILED)/.made  ## Compare tunnels on this machine; BENCH="--quick", or see docs/benchmarks.md.
+	@$(BIN)/python -m tests.benchmarks.compare --compiled $(BENCH)
 
 figures: $(VENV)/.installed  ## Print how quickly ports are freed, sessions made, and what memory they take.
 	@$(BIN)/python -m tests.benchmarks.bench_sessions
 	@$(BIN)/python -m tests.benchmarks.bench_engine
+
+wheel: dist/.made  ## A wheel in dist, with the engine compiled (needs a C compiler and Python's headers).
+
+dist/.made: $(VENV)/.installed $(wildcard $(addsuffix .py,tunnel/* tunnel/*/* tests/* tests/*/* tests/*/*/*))
+	@command -v cc >/dev/null && $(BIN)/python -c 'import os, sys, sysconfig; \
+		sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' \
+		|| { echo "To compile takes a C compiler and Python's headers" \
+		"(Debian: apt install gcc python3-dev)"; exit 1; }
+	@$(BIN)/python -m pip install --quiet --group wheel
+	@rm -rf dist && mkdir -p dist
+	@echo "Compiling (a minute or two) ..."
+	@HATCH_BUILD_HOOKS_ENABLE=1 $(BIN)/python -m build --outdir dist > dist/build.log 2>&1 \
+		|| { cat dist/build.log; exit 1; }
+	@ls dist/*.whl && touch $@
+
+# A copy of the whole project with the compiled modules in their places.
+$(COMPILED)/.made: dist/.made
+	@rm -rf $(COMPILED) && mkdir -p $(COMPILED)
+	@tar xzf dist/*.tar.gz -C $(COMPILED) --strip-components=1
+	@$(BIN)/python -m zipfile -e dist/*.whl $(COMPILED)
+	@touch $@
 
 docs: $(VENV)/.installed  ## The documentation as a site, in build/docs.
 	@$(BIN)/python -m pip install --quiet --group docs

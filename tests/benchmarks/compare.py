@@ -29,7 +29,7 @@ import attrs
 
 from tests.benchmarks import workloads
 from tests.benchmarks.digest import Corrupt
-from tests.benchmarks.peers.ours import Ours
+from tests.benchmarks.peers.ours import COMPILED, Ours
 from tests.benchmarks.peers.peer import Peer, output_of
 from tests.benchmarks.progress import Progress
 from tests.benchmarks.report import DIRECT, OURS, Results, markdown, write
@@ -241,6 +241,8 @@ def raise_limit() -> None:
 def compare(options: argparse.Namespace) -> Iterator[Results]:
     """Run; gives the results so far after every round."""
     wanted = choose_peers(options.peers)
+    if options.compiled:
+        wanted[0:1] = [Ours(COMPILED), Ours(name="interpreted")]
     if options.before:
         wanted.insert(1, Ours(options.before.absolute(), "before"))
     peers, notes = usable(wanted)
@@ -276,6 +278,11 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--seconds", type=int, default=None, help="of load; default 3; 1 with --quick"
     )
     parser.add_argument("--peers", help="such as go,ssh; default: all that are installed")
+    parser.add_argument(
+        "--compiled",
+        action="store_true",
+        help="measure the copy with the compiled engine (make bench), and this one beside it",
+    )
     parser.add_argument(
         "--before", type=Path, metavar="DIR", help="another checkout of this tunnel, compared too"
     )

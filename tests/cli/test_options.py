@@ -66,7 +66,8 @@ def test_global_options_stand_before_or_after_the_command(arguments, shown):
 @pytest.mark.parametrize("arguments", [["--version"], ["show", "--version"], ["fail", "--version"]])
 def test_version_goes_before_everything(arguments):
     result = run(*arguments)
-    assert (result.exit_code, result.stdout) == (0, f"tls-tunnel {__version__}\n")
+    assert result.exit_code == 0
+    assert result.stdout.startswith(f"tls-tunnel {__version__}")
 
 
 @pytest.mark.parametrize("arguments", [["--log-format", "xml", "show"], ["show", "-x"], ["nope"]])

@@ -12,9 +12,13 @@ import sys
 import pytest
 
 from tunnel._version import __version__
+from tunnel.yamux import COMPILED
 
 HEAVY = {"trio", "cryptography", "structlog", "tomlkit", "rich", "segno", "ssl", "asyncio"}
 PROXY = "[[proxies]]\nname = 'web'\npublish_port = 0\nlocal_port = 1\n"
+
+
+VERSION = f"tls-tunnel {__version__}" + COMPILED * " (engine compiled)" + "\n"
 
 
 def run(*arguments, **options):
@@ -25,7 +29,7 @@ def run(*arguments, **options):
 
 def test_python_m_tunnel_is_tls_tunnel():
     result = run("-m", "tunnel", "--version")
-    assert (result.returncode, result.stdout) == (0, f"tls-tunnel {__version__}\n")
+    assert (result.returncode, result.stdout) == (0, VERSION)
 
 
 def test_keygen():
@@ -68,7 +72,7 @@ def test_each_program_has_a_name_of_its_own(tmp_path, kind):
     code = f"from tunnel.cli import {kind}_main; {kind}_main()"
     shown = run("-c", code, "--help")
     assert shown.stdout.startswith(f"Usage: tls-tunnel-{kind} [OPTIONS]")
-    assert run("-c", code, "--version").stdout == f"tls-tunnel {__version__}\n"
+    assert run("-c", code, "--version").stdout == VERSION
     missing = run("-c", code, "-v", cwd=tmp_path)
     assert missing.returncode == 1
     assert f"there is no file {kind}.toml" in missing.stderr

@@ -437,18 +437,18 @@ async def test_a_link_that_cannot_send_reads_on_and_does_not_spin(contexts, monk
     """What came in before may say why; the writer sleeps meanwhile."""
     async with single(contexts, transports=socket_transports) as one:
         turns = 0
-        really = one.link._engine.data_to_send
+        really = one.link._tls.send_nowait
 
         def broken(data):
             raise trio.BrokenResourceError("Broken pipe")
 
-        def data_to_send(*args):
+        def send_nowait(*parts):
             nonlocal turns
             turns += 1
-            return really(*args)
+            return really(*parts)
 
         monkeypatch.setattr(one.link._tls.transport, "send_nowait", broken)
-        monkeypatch.setattr(one.link._engine, "data_to_send", data_to_send)
+        monkeypatch.setattr(one.link._tls, "send_nowait", send_nowait)
         stream = MuxStream.open(one.link)
         one.link.flush()
         await stream.send_all(b"never sent")

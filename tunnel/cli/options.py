@@ -50,7 +50,9 @@ class Settings:
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        print(f"tls-tunnel {__version__}")
+        from tunnel.yamux import COMPILED
+
+        print(f"tls-tunnel {__version__}" + COMPILED * " (engine compiled)")
         raise typer.Exit
 
 

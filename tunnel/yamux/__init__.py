@@ -1,6 +1,12 @@
-"""A Yamux engine without I/O: usable from any runtime. See `Connection`."""
+"""A Yamux engine without I/O: usable from any runtime. See `Connection`.
+
+It runs as it is, and can be compiled to C (`make wheel`): then it does the same in half the time.
+"""
+
+from typing import Final
 
 from tunnel.errors import LocalProtocolError, ProtocolError, RemoteProtocolError
+from tunnel.yamux import connection as _connection
 from tunnel.yamux.connection import Connection
 from tunnel.yamux.events import (
     CLOSED,
@@ -21,8 +27,12 @@ from tunnel.yamux.events import (
 from tunnel.yamux.frames import GoAwayCode
 from tunnel.yamux.settings import Role, Settings
 
+#: True in a copy of the program in which the engine is compiled.
+COMPILED: Final = not (_connection.__file__ or "").endswith(".py")
+
 __all__ = [
     "CLOSED",
+    "COMPILED",
     "NEED_DATA",
     "Connection",
     "ConnectionLost",

@@ -12,6 +12,8 @@ from tests.benchmarks.peers.peer import Command, Peer, Place
 from tunnel import __version__
 
 ROOT = Path(__file__).parents[3]
+#: Where `make bench` puts a copy of this tree with its engine compiled.
+COMPILED = ROOT / "build" / "compiled"
 
 
 class Ours(Peer):
@@ -27,7 +29,9 @@ class Ours(Peer):
     def version(self) -> str:
         run = ("git", "-C", str(self._root), "describe", "--always", "--dirty")
         done = subprocess.run(run, capture_output=True, text=True)
-        words = (__version__, done.stdout.strip(), f"on Python {platform.python_version()}")
+        words = [__version__, done.stdout.strip(), f"on Python {platform.python_version()}"]
+        if any(self._root.glob("tunnel/yamux/connection.*.so")):
+            words.append("(engine compiled)")
         return " ".join(filter(None, words))
 
     def prepare(self, place: Place) -> None:
