@@ -97,5 +97,5 @@ async def test_nothing_that_was_sent_is_kept(contexts):
     client, server = await tls_pair(contexts, socket_transports)
     async with client, server:
         client.send_nowait(pattern(1000))
-        assert client._unsent.obj == b""
+        assert client._unsent == []
         await server.receive_some()

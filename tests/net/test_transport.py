@@ -25,7 +25,7 @@ BOTH = pytest.mark.parametrize("transports", [memory_transports, socket_transpor
 async def send_everything(transport, data):
     view = memoryview(data)
     while view:
-        view = view[await transport.send_some(view) :]
+        view = view[await transport.send_some((view,)) :]
 
 
 @BOTH
@@ -61,7 +61,7 @@ async def test_a_full_kernel_takes_nothing_without_waiting():
         pass
     assert one.send_nowait([block]) == 0
     with trio.move_on_after(0) as scope:
-        await one.send_some(block)
+        await one.send_some((block,))
     assert scope.cancelled_caught
     one.abort()
     other.abort()

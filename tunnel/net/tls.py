@@ -10,19 +10,15 @@ from __future__ import annotations
 import contextlib
 import operator
 import ssl
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeAlias
+from collections.abc import Sequence
 
 import trio
 
 from tunnel import limits
 from tunnel.net.onetask import OneTask
+from tunnel.net.records import Buffer, RecordEnds, pieces
 from tunnel.net.scratch import scratch
 from tunnel.net.transport import Transport
-
-_NOTHING = memoryview(b"")
-
-Buffer: TypeAlias = bytes | bytearray | memoryview
 
 
 class TlsStream(trio.abc.Stream):
@@ -52,7 +48,12 @@ class TlsStream(trio.abc.Stream):
             server_side=server_side,
             server_hostname=server_hostname,
         )
-        self._unsent = _NOTHING
+        #: Where records end in what comes.
+        self._ends = RecordEnds()
+        #: OpenSSL may have a whole record already.
+        self._more = True
+        #: Ciphertext that the kernel has not taken.
+        self._unsent: list[Buffer] = []
         self._scratch = scratch()
         self._ended = False
         self._broken = False
@@ -79,6 +80,7 @@ class TlsStream(trio.abc.Stream):
                 cipher = await self._receive()
                 if not cipher:
                     raise trio.BrokenResourceError("closed during the TLS handshake") from None
+                self._ends.find(cipher)
                 self._incoming.write(cipher)
             except ssl.SSLError as error:
                 await self._send_outgoing()
@@ -112,41 +114,50 @@ class TlsStream(trio.abc.Stream):
         with self._receive_conflict:
             self._check_open()
             size = 0
-            if self._has_more():
+            if self._more:
                 await trio.lowlevel.checkpoint_if_cancelled()
                 size = self._decrypt(buffer, 0)
             while not size and not self._ended:
                 cipher = await self._receive()
                 if not cipher:
                     raise trio.BrokenResourceError("closed without a goodbye")
-                for start in range(0, len(cipher), limits.TLS_SLICE):
-                    self._incoming.write(cipher[start : start + limits.TLS_SLICE])
-                    size = self._decrypt(buffer, size)
+                size = self._decrypt_all(cipher, buffer)
             return size
 
-    def _has_more(self) -> bool:
-        """False if OpenSSL would surely want more ciphertext: its saying so costs an exception."""
-        return bool(self._incoming.pending or self._ssl.pending() or self._broken)
+    def _decrypt_all(self, cipher: memoryview, buffer: memoryview) -> int:
+        """Decrypt the next bytes into `buffer`; how many that gave."""
+        start = size = 0
+        for end in self._ends.find(cipher):
+            self._incoming.write(cipher[start:end])
+            size = self._decrypt(buffer, size)
+            start = end
+        if start < len(cipher):
+            self._incoming.write(cipher[start:])  # not a whole record: nothing to ask for yet
+        return size
 
     def _decrypt(self, buffer: memoryview, size: int) -> int:
         """Decrypt behind the `size` bytes that are in `buffer`; how many there are then."""
+        incoming, tls = self._incoming, self._ssl
         try:
+            self._more = True
             while size < len(buffer):
-                count = int(self._ssl.read(len(buffer) - size, buffer[size:]))
+                count = int(tls.read(len(buffer) - size, buffer[size:]))
                 if not count:
                     self._ended = True
                     break
                 size += count
-                if not self._has_more():
+                # Asked for more than it has, it would say so by an exception.
+                if not (incoming.pending or tls.pending()):
+                    self._more = False
                     break
         except ssl.SSLWantReadError:
-            pass
+            self._more = False
         except ssl.SSLZeroReturnError:
             self._ended = True
         except ssl.SSLError as error:
             if not size:
                 raise trio.BrokenResourceError(f"TLS: {_reason(error)}") from error
-            self._broken = True  # and what came before it is delivered first
+            # It is said again when it is asked for more: what came before is delivered first.
         return size
 
     async def _receive(self) -> memoryview:
@@ -170,7 +181,7 @@ class TlsStream(trio.abc.Stream):
     @property
     def blocked(self) -> bool:
         """True while something encrypted waits for the kernel; `drain` sends it."""
-        return bool(self._unsent) or bool(self._outgoing.pending)
+        return bool(self._unsent or self._outgoing.pending)
 
     def send_nowait(self, *parts: Buffer) -> bool:
         """Encrypt and send these, without waiting. False if some of it waits now: call `drain`.
@@ -184,19 +195,16 @@ class TlsStream(trio.abc.Stream):
             return False
         cipher = self._encrypt(parts)
         cipher.append(self._outgoing.read())
-        sent = self.transport.send_nowait(cipher)
-        if sent == sum(map(len, cipher)):
-            return True
-        self._unsent = memoryview(b"".join(cipher))
-        self._sent(sent)
-        return False
+        self._unsent = cipher
+        self._sent(self.transport.send_nowait(cipher))
+        return not self._unsent
 
-    def _encrypt(self, parts: Sequence[Buffer]) -> list[bytes]:
+    def _encrypt(self, parts: Sequence[Buffer]) -> list[Buffer]:
         """What comes out, but for the last slice, which stays with OpenSSL; all, if some did."""
-        cipher = []
+        cipher: list[Buffer] = []
         take = not self.blocked
         try:
-            for piece in _pieces(parts):
+            for piece in pieces(parts):
                 self._ssl.write(piece)
                 if take and self._outgoing.pending >= limits.TLS_SLICE:
                     cipher.append(self._outgoing.read())
@@ -205,8 +213,13 @@ class TlsStream(trio.abc.Stream):
         return cipher
 
     def _sent(self, size: int) -> None:
-        # An empty view would still hold on to all that was sent.
-        self._unsent = self._unsent[size:] or _NOTHING
+        """The kernel has taken so many bytes of what waits."""
+        for number, piece in enumerate(self._unsent):
+            if size < len(piece):
+                self._unsent[: number + 1] = [memoryview(piece)[size:]]
+                return
+            size -= len(piece)
+        self._unsent = []
 
     async def drain(self) -> None:
         """Send what waits."""
@@ -216,7 +229,7 @@ class TlsStream(trio.abc.Stream):
     async def _drain(self) -> None:
         while self.blocked:
             if not self._unsent:
-                self._unsent = memoryview(self._outgoing.read())
+                self._unsent = [self._outgoing.read()]
             # Kept until it was sent: whoever comes after a cancellation goes on here.
             self._sent(await self.transport.send_some(self._unsent))
 
@@ -230,7 +243,7 @@ class TlsStream(trio.abc.Stream):
             self._check_open()
             await trio.lowlevel.checkpoint()
             if not self.blocked:
-                self._unsent = memoryview(b"".join(self._encrypt((data,))))
+                self._unsent = self._encrypt((data,))
             else:
                 self._encrypt((data,))
             await self._drain()
@@ -296,36 +309,6 @@ class TlsStream(trio.abc.Stream):
             with trio.CancelScope(shield=True):
                 await self.transport.aclose()
         await trio.lowlevel.checkpoint()
-
-
-def _pieces(parts: Sequence[Buffer]) -> Iterable[Buffer]:
-    """The same bytes in pieces for OpenSSL: short ones joined, long ones cut."""
-    if sum(map(len, parts)) < limits.TLS_JOIN:
-        return (b"".join(parts),)  # most batches, where latency is what counts
-    return _join_and_cut(parts)
-
-
-def _join_and_cut(parts: Sequence[Buffer]) -> Iterator[Buffer]:
-    short: list[Buffer] = []
-    for part in parts:
-        if len(part) < limits.TLS_JOIN:
-            short.append(part)
-            continue
-        if short:
-            yield from _slices(b"".join(short))
-            short.clear()
-        yield from _slices(part)
-    if short:
-        yield from _slices(b"".join(short))
-
-
-def _slices(data: Buffer) -> Iterator[Buffer]:
-    if len(data) <= limits.TLS_SLICE:
-        yield data
-        return
-    with memoryview(data) as view:
-        for start in range(0, len(view), limits.TLS_SLICE):
-            yield view[start : start + limits.TLS_SLICE]
 
 
 def _reason(error: ssl.SSLError) -> str:

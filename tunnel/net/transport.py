@@ -16,6 +16,7 @@ import trio
 
 from tunnel import limits
 from tunnel.model import Address, unmap
+from tunnel.net.records import Buffer
 
 #: struct linger { on = 1, seconds = 0 }: closing sends RST and drops what is unsent.
 _RESET = struct.pack("ii", 1, 0)
@@ -107,7 +108,7 @@ class Transport(ABC):
         """
 
     @abstractmethod
-    def send_nowait(self, parts: Sequence[bytes | memoryview]) -> int:
+    def send_nowait(self, parts: Sequence[Buffer]) -> int:
         """Send what can be sent at once of these, in order, and return how many bytes that was.
 
         Raises:
@@ -126,8 +127,8 @@ class Transport(ABC):
         """Let the kernel hold about so many bytes that it has not sent, where it knows how."""
 
     @abstractmethod
-    async def send_some(self, data: memoryview) -> int:
-        """Wait until something can be sent, and return how much that was. A checkpoint.
+    async def send_some(self, parts: Sequence[Buffer]) -> int:
+        """Wait until something of these can be sent, and return how much that was. A checkpoint.
 
         Cancelled, it has sent nothing, or (a Trio stream cannot say how much) it is broken.
 
@@ -188,7 +189,7 @@ class SocketTransport(Transport):
         except OSError as error:
             raise self._broken(error) from error
 
-    def send_nowait(self, parts: Sequence[bytes | memoryview]) -> int:
+    def send_nowait(self, parts: Sequence[Buffer]) -> int:
         """See `Transport`."""
         try:
             return self.sock.send(parts[0]) if len(parts) == 1 else self.sock.sendmsg(parts)
@@ -197,12 +198,12 @@ class SocketTransport(Transport):
         except OSError as error:
             raise self._broken(error) from error
 
-    async def send_some(self, data: memoryview) -> int:
+    async def send_some(self, parts: Sequence[Buffer]) -> int:
         """See `Transport`."""
         sent = 0
         while not sent:
             await trio.lowlevel.wait_writable(self.sock)
-            sent = self.send_nowait((data,))
+            sent = self.send_nowait(parts)
         return sent
 
     def delivery_rate(self) -> float | None:
@@ -271,7 +272,7 @@ class StreamTransport(Transport):
         buffer[: len(data)] = data
         return len(data)
 
-    def send_nowait(self, parts: Sequence[bytes | memoryview]) -> int:  # noqa: ARG002
+    def send_nowait(self, parts: Sequence[Buffer]) -> int:  # noqa: ARG002
         """See `Transport`."""
         return 0
 
@@ -282,11 +283,12 @@ class StreamTransport(Transport):
     def limit_unsent(self, size: int) -> None:
         """See `Transport`: there is no kernel to be told."""
 
-    async def send_some(self, data: memoryview) -> int:
+    async def send_some(self, parts: Sequence[Buffer]) -> int:
         """See `Transport`."""
         if self._torn:
             raise trio.BrokenResourceError("an earlier send was cancelled half-way")
         self._torn = True
+        data = b"".join(parts)
         await self._stream.send_all(data)
         self._torn = False
         return len(data)
