@@ -48,8 +48,10 @@ unit: $(VENV)/.installed
 e2e: $(VENV)/.installed  ## The scenarios, with real processes.
 	@$(BIN)/python -m pytest -n $(WORKERS) tests/e2e
 
-compiled: $(COMPILED)/.made  ## The fast tests and the scenarios, with the engine compiled.
-	@cd $(COMPILED) && $(abspath $(BIN))/python -m pytest -n $(WORKERS)
+compiled: $(COMPILED)/.made  ## What uses the engine, with the engine compiled; TESTS=tests for all there is.
+	@cd $(COMPILED) && $(abspath $(BIN))/python -m pytest -n $(WORKERS) $(or $(TESTS),\
+		$(addprefix tests/,yamux net client server library e2e/test_traffic.py e2e/test_visits.py \
+		e2e/test_scenarios.py e2e/test_restart.py))
 
 interop: $(VENV)/.installed  ## Our Yamux against other people's, built with go, cargo and npm.
 	@tests/interop/peers/build
@@ -60,7 +62,7 @@ page: $(VENV)/.installed  ## The status page in a Chromium (Debian: apt install 
 	@$(BIN)/python -m pytest -n 0 tests/page
 
 reliability: $(VENV)/.installed  ## What must hold whatever happens; RELIABILITY=short takes minutes, full longer.
-	@RELIABILITY=$(or $(RELIABILITY),full) $(BIN)/python -m pytest -n 0 tests/reliability
+	@RELIABILITY=$(or $(RELIABILITY),full) $(BIN)/python -m pytest -n $(if $(filter short,$(RELIABILITY)),$(WORKERS),0) tests/reliability
 	@test "$(RELIABILITY)" = short || RELIABILITY=full $(BIN)/python -m pytest -n 0 \
 		tests/e2e/test_reload.py tests/e2e/test_silent_link.py
 

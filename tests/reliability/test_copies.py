@@ -94,8 +94,8 @@ async def test_side_by_side_for_hours(certificate, other_id, times, autojump_clo
         first, end = await copies.start()
         await first.state.wait_value(ClientState.CONNECTED)
         copy, _ = await copies.start(other_id)
-        for _ in range(times(24, 1)):
-            for _ in range(60):
+        for _ in range(times(24 * 3, 1)):
+            for _ in range(20):
                 await trio.sleep(HOUR / 60)
                 assert first.state.value is ClientState.CONNECTED
                 assert first.statistics()[0].addresses == (copies.address,)
@@ -105,7 +105,7 @@ async def test_side_by_side_for_hours(certificate, other_id, times, autojump_clo
         assert not events["Connection lost"]
         assert not events["Client disconnected"]
         # It is told again and again, at its own pace; or it is connected, and waits for the port.
-        hours = times(24, 1)
+        hours = times(24 * 3, 1) / 3
         told = events["Refused"] / 2  # by both ends
         if other_id == CLIENT_ID:
             assert 0 < told <= hours * HOUR / 5
@@ -126,7 +126,7 @@ async def test_a_place_that_is_lost_changes_hands_once(
         copies = Copies(tunnel, await tunnel.start_service())
         await tunnel.start_server()
         handles = [(await copies.start())[0] for _ in range(2)]
-        cuts = times(500, 30)
+        cuts = times(500, 10)
         for _ in range(cuts):
             await trio.sleep(chance.uniform(1, 120))
             [session] = tunnel.server.sessions.values()

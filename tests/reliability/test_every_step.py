@@ -595,7 +595,7 @@ class Cycle:
 async def test_a_thousand_random_cycles(
     certificate, tmp_path, carrier, times, chance, clock, monkeypatch
 ):
-    cycles, warming = times(1000, 60), times(200, 20)
+    cycles, warming = times(1000, 40), times(200, 15)
     with listening(monkeypatch) as heard:
         async with place(certificate, tmp_path, carrier) as there:
             more, size = await many_cycles(there, chance, warming, cycles)
