@@ -67,6 +67,15 @@ async def test_a_full_kernel_takes_nothing_without_waiting():
     other.abort()
 
 
+async def test_more_parts_than_the_kernel_takes_in_one_call():
+    one, other = socket_transports()
+    assert one.send_nowait([b"x"] * 3000) == 1024
+    buffer = memoryview(bytearray(3000))
+    assert await other.receive_into(buffer) == 1024
+    one.abort()
+    other.abort()
+
+
 async def test_a_broken_socket_is_broken():
     one, other = socket_transports()
     other.abort()

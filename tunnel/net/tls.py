@@ -56,7 +56,6 @@ class TlsStream(trio.abc.Stream):
         self._unsent: list[Buffer] = []
         self._scratch = scratch()
         self._ended = False
-        self._broken = False
         self._closed = False
         self._send_conflict = OneTask("another task sends on this TLS stream")
         self._receive_conflict = OneTask("another task reads this TLS stream")

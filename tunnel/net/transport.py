@@ -24,6 +24,8 @@ _GRACEFUL = struct.pack("ii", 0, 0)
 #: Of struct tcp_info (include/uapi/linux/tcp.h): `tcpi_delivery_rate_app_limited`, the lowest bit
 #: of its byte, and `tcpi_delivery_rate`.
 _DELIVERY_RATE = struct.Struct("=7xB152xQ")
+#: As many as `sendmsg` takes in one call (IOV_MAX of Linux, the BSDs and macOS; POSIX asks for 16).
+_PARTS = 1024
 
 
 def reset_on_close(sock: socket.socket) -> None:
@@ -192,7 +194,9 @@ class SocketTransport(Transport):
     def send_nowait(self, parts: Sequence[Buffer]) -> int:
         """See `Transport`."""
         try:
-            return self.sock.send(parts[0]) if len(parts) == 1 else self.sock.sendmsg(parts)
+            if len(parts) == 1:
+                return self.sock.send(parts[0])
+            return self.sock.sendmsg(parts if len(parts) <= _PARTS else parts[:_PARTS])
         except BlockingIOError:
             return 0
         except OSError as error:
