@@ -61,8 +61,14 @@ page: $(VENV)/.installed  ## The status page in a Chromium (Debian: apt install 
 	@$(BIN)/python -m pip install --quiet --group page
 	@$(BIN)/python -m pytest -n 0 tests/page
 
+# What looks at the clock, or at memory, has the machine to itself.
+MEASURED := $(addprefix tests/reliability/test_,ceilings.py flatness.py frozen.py killed.py \
+	neighbours.py soak.py strangers.py)
+
 reliability: $(VENV)/.installed  ## What must hold whatever happens; RELIABILITY=short takes minutes, full longer.
-	@RELIABILITY=$(or $(RELIABILITY),full) $(BIN)/python -m pytest -n $(if $(filter short,$(RELIABILITY)),$(WORKERS),0) tests/reliability
+	@RELIABILITY=$(or $(RELIABILITY),full) $(BIN)/python -m pytest -n $(WORKERS) \
+		$(addprefix --ignore=,$(MEASURED)) tests/reliability
+	@RELIABILITY=$(or $(RELIABILITY),full) $(BIN)/python -m pytest -n 0 $(MEASURED)
 	@test "$(RELIABILITY)" = short || RELIABILITY=full $(BIN)/python -m pytest -n 0 \
 		tests/e2e/test_reload.py tests/e2e/test_silent_link.py
 
