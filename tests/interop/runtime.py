@@ -233,7 +233,7 @@ class Plain:
 
     async def drain(self) -> None:
         while self._unsent:
-            self._unsent = self._unsent[await self.transport.send_some(self._unsent) :]
+            self._unsent = self._unsent[await self.transport.send_some([self._unsent]) :]
 
     def abort(self) -> None:
         self.transport.abort()
