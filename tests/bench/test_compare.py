@@ -37,6 +37,23 @@ def test_choose_peers():
     assert names(choose_peers(None)) == names(all_peers().values())
     with pytest.raises(SystemExit, match="no peer is called 'nobody'"):
         choose_peers("nobody")
+    assert names(choose_peers("go", compiled=True)) == [OURS, "interpreted", "Go (minimal)"]
+    assert names(choose_peers(None, compiled=True))[:3] == [
+        OURS,
+        "interpreted",
+        names(choose_peers(None))[1],
+    ]
+
+
+def test_a_copy_says_whether_it_is_there_and_compiled(tmp_path):
+    copy = Ours(tmp_path / "copy")
+    assert "make bench" in copy.missing()
+    engine = tmp_path / "copy" / "tunnel" / "yamux"
+    engine.mkdir(parents=True)
+    assert copy.missing() is None
+    assert "compiled" not in copy.version()
+    (engine / "connection.abi.so").touch()
+    assert copy.version().endswith("(engine compiled)")
 
 
 def test_choose_work():

@@ -54,12 +54,16 @@ def all_peers() -> dict[str, Peer]:
     return dict(sorted(found.items(), key=lambda item: item[1].name != OURS))
 
 
-def choose_peers(wanted: str | None) -> list[Peer]:
-    """Those named, by module or by the beginning of their name; ours is always among them."""
+def choose_peers(wanted: str | None, *, compiled: bool = False) -> list[Peer]:
+    """Those named, by module or by the beginning of their name; ours is always among them.
+
+    With `compiled` that is the copy with its engine compiled, and this tree is measured beside it.
+    """
     peers = all_peers()
+    ours: list[Peer] = [Ours(COMPILED), Ours(name="interpreted")] if compiled else [peers["ours"]]
     if wanted is None:
-        return list(peers.values())
-    chosen = [peers["ours"]]
+        return ours + [peer for stem, peer in peers.items() if stem != "ours"]
+    chosen = ours
     for word in filter(None, wanted.lower().split(",")):
         named = [p for stem, p in peers.items() if word == stem or p.name.lower().startswith(word)]
         if not named:
@@ -240,9 +244,7 @@ def raise_limit() -> None:
 
 def compare(options: argparse.Namespace) -> Iterator[Results]:
     """Run; gives the results so far after every round."""
-    wanted = choose_peers(options.peers)
-    if options.compiled:
-        wanted[0:1] = [Ours(COMPILED), Ours(name="interpreted")]
+    wanted = choose_peers(options.peers, compiled=options.compiled)
     if options.before:
         wanted.insert(1, Ours(options.before.absolute(), "before"))
     peers, notes = usable(wanted)

@@ -16,8 +16,6 @@ from tunnel.yamux import COMPILED
 
 HEAVY = {"trio", "cryptography", "structlog", "tomlkit", "rich", "segno", "ssl", "asyncio"}
 PROXY = "[[proxies]]\nname = 'web'\npublish_port = 0\nlocal_port = 1\n"
-
-
 VERSION = f"tls-tunnel {__version__}" + COMPILED * " (engine compiled)" + "\n"
 
 

@@ -11,6 +11,7 @@ import trio.testing
 from tests.net.rig import socket_transports, tls_pair
 from tunnel import limits
 from tunnel.net.scratch import scratch
+from tunnel.net.tls import TlsStream
 
 
 def pattern(size: int) -> bytes:
@@ -66,6 +67,40 @@ async def test_what_is_sent_while_something_waits_comes_behind_it(contexts):
         assert not client.send_nowait(third)
         everything = first + second + third
         assert await read_exactly(server, len(everything)) == everything
+
+
+@pytest.mark.parametrize("most", [1, 2, 7, 100])
+async def test_however_the_handshake_is_cut(contexts, monkeypatch, most):
+    """What ends it may come with the beginning of what follows; no record is lost sight of."""
+
+    def trickling():
+        ends = socket_transports()
+        for end in ends:
+            really = end.receive_into
+            monkeypatch.setattr(
+                end, "receive_into", lambda buffer, really=really: really(buffer[:most])
+            )
+        return ends
+
+    server_context, context = contexts
+    one, other = trickling()
+    client = TlsStream(one, context, server_side=False, server_hostname="localhost")
+    server = TlsStream(other, server_context, server_side=True)
+    sent = pattern(300)
+
+    async def speak_first():
+        await client.do_handshake()
+        await client.send_all(sent)
+
+    async with client, server:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(speak_first)
+            # Everything is there, with what follows, before the last of it is read.
+            await server.do_handshake()
+        with trio.fail_after(5):
+            assert await read_exactly(server, len(sent)) == sent
+            await server.send_all(sent)
+            assert await read_exactly(client, len(sent)) == sent
 
 
 async def test_what_came_before_a_broken_record_is_delivered(contexts):

@@ -26,6 +26,9 @@ class Ours(Peer):
         self.name = name
         self._root = root
 
+    def missing(self) -> str | None:
+        return None if self._root.is_dir() else f"no copy in {self._root} (make bench makes it)"
+
     def version(self) -> str:
         run = ("git", "-C", str(self._root), "describe", "--always", "--dirty")
         done = subprocess.run(run, capture_output=True, text=True)
