@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from tunnel import advice
+from tunnel import remedies
 
 PAGE = Path(__file__).parents[1] / "docs" / "errors.md"
 
@@ -17,7 +17,7 @@ What the programs say when something fails that you can put right, and what to d
 in capitals stands for what differs. A `Connection lost` in the client's log has its reason from the
 second table; the client tries again in any case.
 
-This page is made from the code (`tunnel/advice.py`), by `python -m tests.errors_page`. What is
+This page is made from the code (`tunnel/remedies.py`), by `python -m tests.errors_page`. What is
 wrong in a configuration is not here: that is said with line and key, all of it at once by
 `tls-tunnel check -c FILE`.
 """
@@ -46,8 +46,8 @@ _REASONS = [
 
 def page() -> str:
     """The text of the page."""
-    starting = [each for each in advice.ADVICE if not _of_client(each)]
-    reaching = [each for each in advice.ADVICE if _of_client(each)]
+    starting = [each for each in remedies.REMEDIES if not _of_client(each)]
+    reaching = [each for each in remedies.REMEDIES if _of_client(each)]
     return (
         "\n".join(
             (
@@ -58,10 +58,10 @@ def page() -> str:
                 _table(("code", "it says", "do"), map(_row, reaching)),
                 "## The server says no\n",
                 _REFUSED,
-                _table(("code", "do"), _codes(advice.REFUSED)),
+                _table(("code", "do"), _codes(remedies.REFUSED)),
                 "## A proxy is not published\n",
                 _REJECTED,
-                _table(("code", "do"), _codes(advice.REJECTED)),
+                _table(("code", "do"), _codes(remedies.REJECTED)),
                 "## Somebody else connects to the server\n",
                 _STRANGERS,
                 _table(("reason", "who that was"), _REASONS),
@@ -71,11 +71,11 @@ def page() -> str:
     )
 
 
-def _of_client(each: advice.Advice) -> bool:
+def _of_client(each: remedies.Remedy) -> bool:
     return "{server}" in each.message
 
 
-def _row(each: advice.Advice) -> tuple[str, ...]:
+def _row(each: remedies.Remedy) -> tuple[str, ...]:
     return f"`{each.code}`", _shown(each.message), _shown(each.remedy)
 
 

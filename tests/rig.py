@@ -18,7 +18,6 @@ from tunnel.client.connect import Dialler
 from tunnel.client.proxy import LocalProxy
 from tunnel.client.run import run_client
 from tunnel.client.session import Client
-from tunnel.handles import ClientState
 from tunnel.model import Address, PortRange
 from tunnel.net.contexts import ServerTls, client_context, server_tls
 from tunnel.net.listen import open_listeners
@@ -29,6 +28,7 @@ from tunnel.server.policy import Policy
 from tunnel.server.publish import Rules
 from tunnel.server.run import run_server
 from tunnel.server.session import Server
+from tunnel.views import ClientState
 
 EVERY_PORT = (PortRange(1, 65535),)
 #: Real seconds after which bytes on loopback have surely arrived, on a busy machine as well.

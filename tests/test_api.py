@@ -12,8 +12,8 @@ from tests.rig import own_host
 from tunnel.api import run_client, run_server
 from tunnel.config import load_client, load_server
 from tunnel.errors import ConfigError, TunnelError
-from tunnel.handles import ClientState
 from tunnel.protocol.keys import derive, generate_key
+from tunnel.views import ClientState
 
 KEY = generate_key(b"k" * 32)
 OTHER = generate_key(b"o" * 32)

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1] / "tunnel"
 
 #: The floors from the ground up; a package may import those below its own, and itself.
 FLOORS = [
-    {"advice", "errors", "limits", "model", "stats", "handles", "_version"},
+    {"remedies", "errors", "limits", "model", "stats", "views", "_version"},
     {"yamux", "protocol", "config"},
     {"certificates"},
     {"store", "net"},

@@ -18,10 +18,10 @@ from tests.rig import is_free, own_host, read_all, visit
 from tunnel.api import run_client, run_server
 from tunnel.config import load_client, load_server
 from tunnel.errors import TunnelError
-from tunnel.handles import ClientState
 from tunnel.model import Address
 from tunnel.net.listen import open_listeners
 from tunnel.protocol.keys import generate_key
+from tunnel.views import ClientState
 
 KEY = generate_key(b"k" * 32)
 TOKEN = "a-token-of-some-length"

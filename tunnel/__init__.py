@@ -25,7 +25,10 @@ if TYPE_CHECKING:
         TunnelError,
         Untrusted,
     )
-    from tunnel.handles import (
+    from tunnel.library.link import ClientLink, connect
+    from tunnel.library.server import EmbeddedServer, serve
+    from tunnel.model import Address
+    from tunnel.views import (
         Arrival,
         ClientConnected,
         ClientDisconnected,
@@ -36,9 +39,6 @@ if TYPE_CHECKING:
         ServerEvent,
         ServerHandle,
     )
-    from tunnel.library.link import ClientLink, connect
-    from tunnel.library.server import EmbeddedServer, serve
-    from tunnel.model import Address
 
 __all__ = [
     "Address",
@@ -76,25 +76,25 @@ __all__ = [
 
 _HOME = {
     "Address": "model",
-    "Arrival": "handles",
+    "Arrival": "views",
     "ClientConfig": "config",
-    "ClientConnected": "handles",
-    "ClientDisconnected": "handles",
-    "ClientHandle": "handles",
+    "ClientConnected": "views",
+    "ClientDisconnected": "views",
+    "ClientHandle": "views",
     "ClientLink": "library.link",
-    "ClientState": "handles",
+    "ClientState": "views",
     "ConfigError": "errors",
     "EmbeddedServer": "library.server",
     "Handler": "client.handled",
     "LinkLost": "errors",
     "Peer": "client.handled",
-    "ProxyPublished": "handles",
-    "ProxyWithdrawn": "handles",
+    "ProxyPublished": "views",
+    "ProxyWithdrawn": "views",
     "PublishError": "errors",
     "Refused": "errors",
     "ServerConfig": "config",
-    "ServerEvent": "handles",
-    "ServerHandle": "handles",
+    "ServerEvent": "views",
+    "ServerHandle": "views",
     "TunnelError": "errors",
     "Untrusted": "errors",
     "__version__": "_version",

@@ -24,13 +24,12 @@ from tunnel.client.session import Client
 from tunnel.client.visitors import make_visitor
 from tunnel.config import ClientConfig, IdentityConfig, ProxyConfig, ServerConfig
 from tunnel.errors import ConfigError, Fault, TunnelError
-from tunnel.handles import Arrival, ClientHandle, ServerEvent, ServerHandle
 from tunnel.model import Address, name_fault
 from tunnel.net.contexts import client_context
 from tunnel.net.listen import open_listeners
 from tunnel.net.transport import own_address
 from tunnel.ops.audit import Writer, open_audit
-from tunnel.ops.holder import cannot_listen
+from tunnel.ops.port_owner import cannot_listen
 from tunnel.programs import ClientProgram, ServerProgram, asked_for, observed
 from tunnel.protocol.keys import ClientKeys, Verifier, derive, generate_key
 from tunnel.server import run as server_run
@@ -40,6 +39,7 @@ from tunnel.server.identity import Identities, Identity
 from tunnel.server.policy import Policy
 from tunnel.server.publish import Rules
 from tunnel.server.session import Server
+from tunnel.views import Arrival, ClientHandle, ServerEvent, ServerHandle
 
 logger = logging.getLogger(__name__)
 

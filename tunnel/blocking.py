@@ -15,8 +15,8 @@ import trio
 
 from tunnel import limits
 from tunnel.library.arguments import Target
+from tunnel.library.configurations import ConfigurationSource
 from tunnel.library.link import connect
-from tunnel.library.where import Where
 from tunnel.model import ANY, Address
 
 __all__ = ["expose"]
@@ -26,7 +26,7 @@ __all__ = ["expose"]
 def expose(
     to: Target,
     *,
-    join: Where,
+    join: ConfigurationSource,
     port: int = 0,
     name: str | None = None,
     host: str = ANY,
@@ -75,7 +75,7 @@ class _Options:
 class _Thread:
     """The thread in which Trio runs."""
 
-    def __init__(self, to: Target, join: Where, options: _Options) -> None:
+    def __init__(self, to: Target, join: ConfigurationSource, options: _Options) -> None:
         self._to, self._join, self._options = to, join, options
         #: Where it is published, or why it is not.
         self.address: Future[Address] = Future()

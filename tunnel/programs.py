@@ -22,7 +22,17 @@ from tunnel.client.session import Client
 from tunnel.config.observed import Observed
 from tunnel.config.values import TOKEN
 from tunnel.errors import TunnelError
-from tunnel.handles import (
+from tunnel.model import Address
+from tunnel.net.link import Link
+from tunnel.net.listen import close_all, open_listeners
+from tunnel.net.observe import observe_connections, observe_link
+from tunnel.net.transport import own_address
+from tunnel.ops.port_owner import cannot_listen
+from tunnel.server.certificate import CertificateKeeper
+from tunnel.server.listener import Proxy
+from tunnel.server.session import Server, Session
+from tunnel.stats import Counters
+from tunnel.views import (
     ClientHandle,
     ClientState,
     ConnectionsView,
@@ -30,16 +40,6 @@ from tunnel.handles import (
     ProxyView,
     SessionView,
 )
-from tunnel.model import Address
-from tunnel.net.link import Link
-from tunnel.net.listen import close_all, open_listeners
-from tunnel.net.observe import observe_connections, observe_link
-from tunnel.net.transport import own_address
-from tunnel.ops.holder import cannot_listen
-from tunnel.server.certificate import CertificateKeeper
-from tunnel.server.listener import Proxy
-from tunnel.server.session import Server, Session
-from tunnel.stats import Counters
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import attrs
 
-from tunnel import advice, limits
+from tunnel import limits, remedies
 from tunnel.certificates import (
     Certificate,
     fingerprint,
@@ -160,7 +160,7 @@ def read_auth_key(path: Path) -> str:
         with path.open("rb") as file:
             data = file.read(MAX_KEY_FILE + 1)
     except OSError as error:
-        raise StoreError(advice.KEY_FILE.text(path=path, reason=_reason(error))) from error
+        raise StoreError(remedies.KEY_FILE.text(path=path, reason=_reason(error))) from error
     key = data.decode(errors="replace").removesuffix("\n").removesuffix("\r")
     if problem := _key_problem(data, key):
         raise StoreError(f"the key file {path} {problem}; {_MAKE_KEY}")

@@ -20,7 +20,7 @@ from tests.benchmarks.processes import prepared_client
 from tests.rig import proxy
 from tunnel.client.run import run_client
 from tunnel.client.session import Client
-from tunnel.handles import ClientState
+from tunnel.views import ClientState
 
 
 async def main(path: Path) -> None:

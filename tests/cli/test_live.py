@@ -10,9 +10,9 @@ from tunnel.cli.live import Live, touches
 from tunnel.cli.reload import describe
 from tunnel.config import ClientConfig, load_client
 from tunnel.config.changes import Changes
-from tunnel.handles import ClientHandle, ProxyStatistics, ServerHandle, SessionStatistics
 from tunnel.model import Address
 from tunnel.stats import Counters
+from tunnel.views import ClientHandle, ProxyStatistics, ServerHandle, SessionStatistics
 
 WHERE = Address("192.0.2.1", 80)
 

@@ -9,16 +9,16 @@ from trio_util import AsyncValue
 
 from tunnel.cli.run import Program, client_status, server_status, until_signal
 from tunnel.errors import StoreError, TunnelError
-from tunnel.handles import (
+from tunnel.model import Address
+from tunnel.ops.notify import Notifier
+from tunnel.stats import Counters
+from tunnel.views import (
     ClientHandle,
     ClientState,
     ProxyStatistics,
     ServerHandle,
     SessionStatistics,
 )
-from tunnel.model import Address
-from tunnel.ops.notify import Notifier
-from tunnel.stats import Counters
 
 
 class Life:

@@ -15,9 +15,9 @@ from trio_util import AsyncValue
 
 from tunnel.cli.options import Settings
 from tunnel.cli.watching import Plain, Screen, Watched, code, shown
-from tunnel.handles import ClientState
 from tunnel.model import Address
 from tunnel.stats import Counters
+from tunnel.views import ClientState
 
 ADDRESS = Address("203.0.113.5", 41234)
 OTHER = Address("2001:db8::1", 80)

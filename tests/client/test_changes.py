@@ -10,9 +10,9 @@ from trio.testing import wait_all_tasks_blocked
 
 from tests.rig import is_free, proxy, read_all, visit, world
 from tunnel.client.run import run_client
-from tunnel.handles import ClientState
 from tunnel.protocol.messages import Capabilities, Reconfigure, Reconfigured
 from tunnel.server import session as server_session
+from tunnel.views import ClientState
 
 ID = "0" * 32
 

@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from tests.rig import is_free, proxy, visit, world
-from tunnel.handles import ClientState
+from tunnel.views import ClientState
 
 
 @pytest.mark.parametrize("away", [0.0, 0.4, 3.3, 20.0, 55.0])

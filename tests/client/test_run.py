@@ -11,9 +11,9 @@ from tunnel.client.proxy import LocalProxy
 from tunnel.client.run import run_client
 from tunnel.client.session import Client, Ended
 from tunnel.errors import LinkLost, Refused, RemoteProtocolError
-from tunnel.handles import ClientState
 from tunnel.net.clock import SleepDetector
 from tunnel.protocol.keys import derive, generate_key
+from tunnel.views import ClientState
 
 
 class Script:

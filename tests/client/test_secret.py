@@ -22,12 +22,12 @@ from tunnel.client.secret import Guard, visit_keys
 from tunnel.client.visitors import LocalVisitor
 from tunnel.config import ClientConfig, ProxyConfig, VisitorConfig
 from tunnel.errors import ConfigError
-from tunnel.handles import ClientState
 from tunnel.model import Address
 from tunnel.protocol.handshake import ClientHandshake
 from tunnel.protocol.keys import generate_key
 from tunnel.protocol.preamble import Preamble
 from tunnel.protocol.visiting import Visitation, visit_key
+from tunnel.views import ClientState
 
 KEY, OTHER = (visit_key(generate_key(bytes([number]) * 32)) for number in (1, 2))
 

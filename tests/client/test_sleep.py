@@ -9,9 +9,9 @@ from tests.e2e.rig import Wire
 from tests.rig import proxy, visit, world
 from tunnel import limits
 from tunnel.client.connect import Dialler
-from tunnel.handles import ClientState
 from tunnel.model import Address
 from tunnel.net.clock import SleepDetector
+from tunnel.views import ClientState
 
 
 @pytest.fixture

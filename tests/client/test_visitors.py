@@ -14,7 +14,6 @@ from tunnel.client.run import run_client
 from tunnel.client.session import hold_session
 from tunnel.client.visitors import LocalVisitor
 from tunnel.errors import LinkLost, RemoteProtocolError
-from tunnel.handles import ClientState
 from tunnel.model import Address
 from tunnel.net.listen import open_listeners
 from tunnel.protocol.keys import derive, generate_key
@@ -22,6 +21,7 @@ from tunnel.protocol.messages import RECONFIGURE, Bound, Capabilities
 from tunnel.protocol.preamble import Preamble
 from tunnel.server import session as server_session
 from tunnel.server.identity import Identity
+from tunnel.views import ClientState
 
 
 def leads_to(name="db", publish_port=0):

@@ -19,12 +19,12 @@ from tunnel.errors import (
     StoreError,
     Untrusted,
 )
-from tunnel.handles import ClientState
 from tunnel.library.link import connect
 from tunnel.library.server import serve
 from tunnel.model import Address
 from tunnel.protocol.join import JoinFormatError
 from tunnel.protocol.keys import generate_key
+from tunnel.views import ClientState
 
 KEY = generate_key(secrets.token_bytes(32))
 SERVER = ServerConfig(bind_addr="127.0.0.1", bind_port=0, auth_key=KEY, shutdown_grace=0.0)

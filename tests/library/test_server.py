@@ -12,12 +12,6 @@ from tests.library.test_link import KEY, SERVER, client, echo, say
 from tests.rig import is_free, visit
 from tunnel import limits
 from tunnel.config import IdentityConfig
-from tunnel.handles import (
-    ClientConnected,
-    ClientDisconnected,
-    ProxyPublished,
-    ProxyWithdrawn,
-)
 from tunnel.library.events import Audience
 from tunnel.library.link import connect
 from tunnel.library.server import serve
@@ -25,6 +19,12 @@ from tunnel.model import Address
 from tunnel.protocol.keys import generate_key
 from tunnel.server.visitors import Lobby
 from tunnel.stats import Reason
+from tunnel.views import (
+    ClientConnected,
+    ClientDisconnected,
+    ProxyPublished,
+    ProxyWithdrawn,
+)
 
 
 async def test_it_listens_while_the_block_lasts():

@@ -9,8 +9,8 @@ import trio
 
 from tests.rig import proxy, read_all, visit, world
 from tunnel import limits
-from tunnel.handles import Waits
 from tunnel.net.observe import observe_connections, observe_link
+from tunnel.views import Waits
 
 BIG = 32 * limits.MIB
 

@@ -11,10 +11,10 @@ import trio
 
 from tests.ops.views import connections, counters, program, proxy, session
 from tunnel import limits
-from tunnel.handles import LinkView, Waits
 from tunnel.model import Address
 from tunnel.ops.statistics import Statistics
 from tunnel.stats import Counters
+from tunnel.views import LinkView, Waits
 
 
 def statistics(role="server", view=None, seen=None):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tunnel.handles import (
+from tunnel.model import Address
+from tunnel.stats import Counters
+from tunnel.views import (
     ConnectionsView,
     ConnectionView,
     LinkView,
@@ -11,8 +13,6 @@ from tunnel.handles import (
     SessionView,
     Waits,
 )
-from tunnel.model import Address
-from tunnel.stats import Counters
 
 LINK = LinkView(rtt=0.02, streams=3, connections=2, queued=5, blocked=False)
 

@@ -18,9 +18,9 @@ from tests.server.test_takeover_rules import authenticated
 from tunnel.client.run import run_client
 from tunnel.client.session import hold_session
 from tunnel.errors import Refused
-from tunnel.handles import ClientState
 from tunnel.model import Address
 from tunnel.net.framed import next_event
+from tunnel.views import ClientState
 
 pytestmark = [pytest.mark.timeout(1800)]
 

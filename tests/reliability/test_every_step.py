@@ -28,12 +28,12 @@ from tunnel.client.connect import Dialler
 from tunnel.client.run import run_client
 from tunnel.client.session import hold_session
 from tunnel.errors import LinkLost, Refused, RemoteProtocolError
-from tunnel.handles import ClientState
 from tunnel.limits import KIB
 from tunnel.model import Address
 from tunnel.net.transport import SocketTransport
 from tunnel.protocol.keys import derive, generate_key
 from tunnel.server.identity import Identity
+from tunnel.views import ClientState
 
 pytestmark = [pytest.mark.timeout(1800)]
 

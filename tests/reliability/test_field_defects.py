@@ -16,10 +16,10 @@ import trio.testing
 
 from tests.e2e.rig import reset, service
 from tests.rig import echo, own_host, proxy, read_all, visit, world
-from tunnel.handles import ClientState
 from tunnel.limits import MIB
 from tunnel.model import Address, PortRange
 from tunnel.protocol.messages import Bound
+from tunnel.views import ClientState
 
 pytestmark = pytest.mark.timeout(120)
 

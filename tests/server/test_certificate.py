@@ -17,10 +17,10 @@ from tunnel import certificates, limits, store
 from tunnel.certificates import make_certificate, spki_pin
 from tunnel.client.connect import Dialler
 from tunnel.errors import StoreError
-from tunnel.handles import ClientState
 from tunnel.net.contexts import client_context
 from tunnel.server.certificate import CertificateFiles, CertificateKeeper
 from tunnel.store import leaf_der
+from tunnel.views import ClientState
 
 DAY = timedelta(days=1)
 

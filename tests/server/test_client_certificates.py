@@ -11,7 +11,7 @@ import trustme
 from trio.testing import wait_all_tasks_blocked
 
 from tests.rig import proxy, read_all, visit, world
-from tunnel.client.connect import certificate_advice
+from tunnel.client.connect import certificate_remedy
 from tunnel.client.session import hold_session
 from tunnel.errors import LinkLost, Refused, StoreError
 from tunnel.net.contexts import client_context, server_tls
@@ -166,7 +166,7 @@ async def test_a_server_that_does_not_ask_looks_at_no_certificate(certificate, t
 
 
 async def test_other_ends_are_not_about_certificates():
-    assert certificate_advice(trio.BrokenResourceError("closed")) is None
+    assert certificate_remedy(trio.BrokenResourceError("closed")) is None
 
 
 def test_a_file_that_is_no_certificate(certificate, tmp_path):

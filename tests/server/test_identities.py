@@ -10,12 +10,12 @@ from trio.testing import wait_all_tasks_blocked
 
 from tests.rig import own_host, proxy, visit, world
 from tunnel.errors import Refused
-from tunnel.handles import ClientState
 from tunnel.model import PortRange, RejectionCode
 from tunnel.protocol.keys import derive, generate_key
 from tunnel.server.identity import Identities, Identity
 from tunnel.server.publish import Rules
 from tunnel.stats import Reason
+from tunnel.views import ClientState
 
 OFFICE = derive(generate_key(b"o" * 32))
 HOME = derive(generate_key(b"h" * 32))

@@ -7,7 +7,7 @@ import trio
 
 from tests.rig import is_free, own_host, proxy, read_all, visit, world
 from tunnel import limits
-from tunnel.handles import ClientState
+from tunnel.views import ClientState
 
 
 async def test_publish_and_visit(certificate, carrier, caplog):

@@ -10,7 +10,7 @@ from trio.testing import wait_all_tasks_blocked
 from tests.rig import is_free, proxy, read_all, visit, world
 from tunnel.client.run import run_client
 from tunnel.client.session import hold_session
-from tunnel.handles import ClientState
+from tunnel.views import ClientState
 
 
 async def test_a_half_open_session_is_taken_over_and_its_port_with_it(certificate, carrier):

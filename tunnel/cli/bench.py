@@ -26,8 +26,8 @@ from tunnel.cli.lines import run
 from tunnel.cli.options import Settings, start_logging
 from tunnel.config import ClientConfig, ProxyConfig, VisitorConfig
 from tunnel.errors import TunnelError
-from tunnel.library.bare import open_bare_nursery
 from tunnel.library.link import connect
+from tunnel.library.nursery import open_collapsing_nursery
 from tunnel.model import Address
 from tunnel.protocol.join import Join
 
@@ -180,7 +180,7 @@ async def _visited(config: ClientConfig, service: Service) -> AsyncIterator[Addr
     """The service, and where on this machine a visitor reaches it through the server."""
     # Whoever else has the key of the server could visit it, did he know the name.
     name = f"bench-{secrets.token_hex(8)}"
-    async with open_bare_nursery() as nursery:
+    async with open_collapsing_nursery() as nursery:
         serve = functools.partial(trio.serve_tcp, service.serve, 0, host="127.0.0.1")
         [listener] = await nursery.start(serve)
         port = listener.socket.getsockname()[1]
@@ -279,7 +279,7 @@ async def _rate(
     carry: Callable[[], Awaitable[None]], carried: Callable[[], int], seconds: float
 ) -> float:
     """Bytes a second that are carried, at the end of the tunnel where they arrive."""
-    async with open_bare_nursery() as nursery:
+    async with open_collapsing_nursery() as nursery:
         nursery.start_soon(carry)
         await trio.sleep(seconds * limits.BENCH_WARM_UP)
         before, since = carried(), trio.current_time()

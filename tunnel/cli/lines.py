@@ -22,8 +22,8 @@ from tunnel.config import ClientConfig, ProxyConfig, VisitorConfig
 from tunnel.config.values import UNIX
 from tunnel.errors import PublishError, TunnelError
 from tunnel.library.arguments import local_address, proxy_config, visitor_config
-from tunnel.library.bare import open_bare_nursery
 from tunnel.library.link import connect
+from tunnel.library.nursery import open_collapsing_nursery
 from tunnel.model import Address
 from tunnel.ops.descriptors import raise_descriptor_limit
 from tunnel.protocol.join import Join
@@ -139,7 +139,7 @@ async def _until_signal(
     life: Callable[[], Awaitable[None]], beside: Callable[[], Awaitable[None]]
 ) -> None:
     with trio.open_signal_receiver(*_signals()) as signals:
-        async with open_bare_nursery() as nursery:
+        async with open_collapsing_nursery() as nursery:
             scope = trio.CancelScope()
             nursery.start_soon(_obey, signals, scope)
             nursery.start_soon(beside)

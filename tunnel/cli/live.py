@@ -16,8 +16,8 @@ from tunnel.cli.loading import load_client, load_server
 from tunnel.config import ClientConfig, ServerConfig
 from tunnel.config.changes import Changes, client_changes, in_force, server_changes
 from tunnel.errors import TunnelError
-from tunnel.handles import ClientHandle, ServerHandle
 from tunnel.ops.control import control_path, serve_control
+from tunnel.views import ClientHandle, ServerHandle
 
 logger = logging.getLogger(__name__)
 

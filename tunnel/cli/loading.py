@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
-from tunnel import advice, store
+from tunnel import remedies, store
 from tunnel.config.load import Loaded, detect, examine
 from tunnel.config.load import load_client as parse_client
 from tunnel.config.load import load_server as parse_server
@@ -103,12 +103,12 @@ def read_text(path: Path, kind: str = "server|client") -> str:
     try:
         return path.read_bytes().decode()
     except FileNotFoundError as error:
-        raise StoreError(advice.NO_CONFIGURATION.text(path=path, kind=kind)) from error
+        raise StoreError(remedies.NO_CONFIGURATION.text(path=path, kind=kind)) from error
     except PermissionError as error:
-        raise StoreError(advice.NOT_ALLOWED_TO_READ.text(path=path)) from error
+        raise StoreError(remedies.NOT_ALLOWED_TO_READ.text(path=path)) from error
     except OSError as error:
         reason = error.strerror or str(error)
-        raise StoreError(advice.CANNOT_READ.text(path=path, reason=reason)) from error
+        raise StoreError(remedies.CANNOT_READ.text(path=path, reason=reason)) from error
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise StoreError(f"{path}:{line}: this is not UTF-8 text") from error

@@ -19,11 +19,11 @@ from tunnel.cli.run import Program, server_status, until_signal
 from tunnel.config import ServerConfig
 from tunnel.config.values import HOSTS
 from tunnel.errors import TunnelError
-from tunnel.handles import ServerHandle
 from tunnel.model import within
 from tunnel.ops.descriptors import raise_descriptor_limit
 from tunnel.ops.notify import from_environment
 from tunnel.protocol.join import Join
+from tunnel.views import ServerHandle
 
 #: Addresses that nobody has (RFC 5737, RFC 3849): the way there is the way to the internet.
 _ELSEWHERE: Final = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))

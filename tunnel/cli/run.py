@@ -14,9 +14,9 @@ import attrs
 import trio
 
 from tunnel.errors import TunnelError
-from tunnel.handles import ClientHandle, ServerHandle
 from tunnel.ops.descriptors import raise_descriptor_limit
 from tunnel.ops.notify import Notifier, from_environment
+from tunnel.views import ClientHandle, ServerHandle
 
 if TYPE_CHECKING:
     from tunnel.config import ClientConfig, ServerConfig

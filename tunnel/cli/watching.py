@@ -14,11 +14,11 @@ from trio_util import AsyncValue
 
 from tunnel import limits
 from tunnel.cli.options import Settings, start_logging
-from tunnel.handles import ClientState
 from tunnel.library.link import ClientLink
 from tunnel.model import Address
 from tunnel.ops.logs import escaped
 from tunnel.stats import CountersStatistics
+from tunnel.views import ClientState
 
 if TYPE_CHECKING:
     from rich.console import Console

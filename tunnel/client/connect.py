@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 import attrs
 import trio
 
-from tunnel import advice
+from tunnel import remedies
 from tunnel.errors import LinkLost, Untrusted
 from tunnel.model import Address
 from tunnel.net.contexts import ALPN
@@ -32,10 +32,10 @@ _REFUSED = (
 _NO_TLS = {"WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE"}
 #: X509_V_ERR_…, of OpenSSL's x509_vfy.h; every other means that nobody vouches for the certificate.
 _UNVERIFIED = {
-    9: advice.NOT_YET_VALID,
-    10: advice.EXPIRED,
-    62: advice.WRONG_NAME,
-    64: advice.WRONG_NAME,
+    9: remedies.NOT_YET_VALID,
+    10: remedies.EXPIRED,
+    62: remedies.WRONG_NAME,
+    64: remedies.WRONG_NAME,
 }
 
 
@@ -81,10 +81,10 @@ class Dialler:
                     return await self._dial(server)
             except (OSError, trio.BrokenResourceError) as error:
                 reason = (getattr(error, "strerror", None) or str(error)).rstrip(".")
-                text = _advice(error).text(server=server, reason=reason, alpn=ALPN)
+                text = _remedy(error).text(server=server, reason=reason, alpn=ALPN)
                 failure = Untrusted(text) if _is_unverified(error) else LinkLost(text)
             except trio.TooSlowError:
-                failure = LinkLost(advice.NO_ANSWER.text(server=server))
+                failure = LinkLost(remedies.NO_ANSWER.text(server=server))
             except LinkLost as error:
                 failure = error
         raise failure
@@ -102,13 +102,13 @@ class Dialler:
 
     def _check(self, tls: TlsStream, server: Address) -> None:
         if tls.alpn != ALPN:
-            raise LinkLost(advice.OTHER_PROTOCOL.text(server=server, alpn=ALPN))
+            raise LinkLost(remedies.OTHER_PROTOCOL.text(server=server, alpn=ALPN))
         if self.pins:
             shown = self.pin_of(tls.peer_certificate() or b"")
             if shown not in self.pins:
                 expected = ", ".join(sorted(self.pins))
                 raise Untrusted(
-                    advice.WRONG_PIN.text(server=server, shown=shown, expected=expected)
+                    remedies.WRONG_PIN.text(server=server, shown=shown, expected=expected)
                 )
 
 
@@ -116,20 +116,20 @@ def _is_unverified(error: Exception) -> bool:
     return isinstance(error.__cause__, ssl.SSLCertVerificationError)
 
 
-def _advice(error: OSError | trio.BrokenResourceError) -> advice.Advice:
+def _remedy(error: OSError | trio.BrokenResourceError) -> remedies.Remedy:
     """What to do about a server that was not reached."""
     if isinstance(error, socket.gaierror):
-        return advice.NAME_UNKNOWN
+        return remedies.NAME_UNKNOWN
     if isinstance(error, ConnectionRefusedError):
-        return advice.NOTHING_LISTENS
+        return remedies.NOTHING_LISTENS
     cause = error.__cause__
     if isinstance(cause, ssl.SSLCertVerificationError):
-        return _UNVERIFIED.get(cause.verify_code, advice.NOT_TRUSTED)
+        return _UNVERIFIED.get(cause.verify_code, remedies.NOT_TRUSTED)
     if isinstance(cause, ssl.SSLError) and cause.reason in _NO_TLS:
-        return advice.NOT_TLS
+        return remedies.NOT_TLS
     if isinstance(cause, ssl.SSLError) and (cause.reason or "").endswith("APPLICATION_PROTOCOL"):
-        return advice.OTHER_PROTOCOL
-    return advice.CANNOT_REACH
+        return remedies.OTHER_PROTOCOL
+    return remedies.CANNOT_REACH
 
 
 def leaf_hash(tls: TlsStream) -> bytes:
@@ -137,7 +137,7 @@ def leaf_hash(tls: TlsStream) -> bytes:
     return hashlib.sha256(tls.peer_certificate() or b"").digest()
 
 
-def certificate_advice(error: trio.BrokenResourceError) -> str | None:
+def certificate_remedy(error: trio.BrokenResourceError) -> str | None:
     """What to do if this end of a connection means that the server wants another certificate."""
     reason = getattr(error.__cause__, "reason", None) or ""
     if reason.endswith("ALERT_CERTIFICATE_REQUIRED"):

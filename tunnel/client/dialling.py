@@ -10,9 +10,9 @@ import trio
 
 from tunnel.model import ResetCode
 from tunnel.net.account import Account, Audit
-from tunnel.net.arriving import ArrivingEndpoint
 from tunnel.net.carrier import Visit
 from tunnel.net.endpoint import Endpoint
+from tunnel.net.incoming import IncomingEndpoint
 from tunnel.net.link import Link
 from tunnel.protocol.preamble import Preamble
 from tunnel.stats import Counters
@@ -28,7 +28,7 @@ class Visited(Protocol):
         """Begin to connect; call `connected` or `refuse` in the end."""
 
 
-class DiallingEndpoint(ArrivingEndpoint):
+class DiallingEndpoint(IncomingEndpoint):
     """Parks what comes until there is a local connection."""
 
     __slots__ = ("_account", "_audit", "_proxies", "_scope")
@@ -51,8 +51,8 @@ class DiallingEndpoint(ArrivingEndpoint):
         self._scope = trio.CancelScope()
         return self._scope
 
-    def arrived(self, preamble: Preamble) -> None:
-        """See `ArrivingEndpoint`."""
+    def preamble_received(self, preamble: Preamble) -> None:
+        """See `IncomingEndpoint`."""
         # By the id alone, to what this client's own file says: never to an address from the wire.
         number = preamble.proxy_id
         proxy = None if number is None else self._proxies.get(number)

@@ -18,7 +18,6 @@ from trio_util import AsyncValue
 from tunnel import limits
 from tunnel.client.dialling import DiallingEndpoint
 from tunnel.client.secret import Guard
-from tunnel.handles import ProxyStatistics
 from tunnel.model import Address, Network, ResetCode, within
 from tunnel.net.carrier import Visit
 from tunnel.net.dial import (
@@ -32,6 +31,7 @@ from tunnel.net.transport import keep_alive
 from tunnel.protocol.messages import Bound, ProxyRequest, Rejected
 from tunnel.protocol.preamble import Preamble, proxy_v1, proxy_v2
 from tunnel.stats import Counters
+from tunnel.views import ProxyStatistics
 
 logger = logging.getLogger(__name__)
 

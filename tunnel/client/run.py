@@ -11,12 +11,12 @@ from typing import TypeVar
 import trio
 from trio_util import AsyncValue
 
-from tunnel import advice, limits
+from tunnel import limits, remedies
 from tunnel.client.backoff import Backoff
 from tunnel.client.session import Client, hold_session
 from tunnel.errors import LinkLost, Refused, RemoteProtocolError, TunnelError
-from tunnel.handles import ClientHandle, ClientState
 from tunnel.net.clock import SleepDetector, sleep_while_awake
+from tunnel.views import ClientHandle, ClientState
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +117,7 @@ def _only(group: BaseExceptionGroup[_Error]) -> _Error:
 
 
 def _log_refused(refused: Refused) -> float:
-    remedy = advice.refusal_remedy(refused.code)
+    remedy = remedies.refusal_remedy(refused.code)
     details = {} if remedy is None else {"remedy": remedy}
     logger.error("Refused", extra={"code": refused.code, "reason": refused.text} | details)
     return refused.retry_after or 0.0

@@ -12,7 +12,7 @@ import attrs
 import trio
 
 from tunnel import limits
-from tunnel.client.connect import certificate_advice, leaf_hash
+from tunnel.client.connect import certificate_remedy, leaf_hash
 from tunnel.client.dialling import accept_visitors
 from tunnel.client.proxy import ASKED, LocalProxy
 from tunnel.client.publishing import Published
@@ -205,9 +205,9 @@ async def _introduce(
         challenge = await next_event(handshake, tls)
     except trio.BrokenResourceError as error:
         # With TLS 1.3 the server looks at the client's certificate when the client is through.
-        if (advice := certificate_advice(error)) is None:
+        if (remedy := certificate_remedy(error)) is None:
             raise
-        raise LinkLost(advice) from error
+        raise LinkLost(remedy) from error
     assert isinstance(challenge, ChallengeReceived)  # the handshake's table  # noqa: S101
     await _send(tls, handshake.authenticate())
     proved = await next_event(handshake, tls)

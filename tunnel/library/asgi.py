@@ -25,7 +25,7 @@ from hypercorn.utils import LifespanFailureError, LifespanTimeoutError
 from tunnel import limits
 from tunnel.client.handled import Handler, Peer
 from tunnel.errors import TunnelError
-from tunnel.library.bare import open_bare_nursery
+from tunnel.library.nursery import open_collapsing_nursery
 from tunnel.model import Address
 
 logger = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ async def asgi_handler(app: Application) -> AsyncIterator[Handler]:
     wrapped: Any = ASGIWrapper(_Logged(app))  # type: ignore[arg-type]
     lifespan = Lifespan(wrapped, config, state)
     try:
-        async with open_bare_nursery() as nursery, _outliving(nursery, lifespan):
+        async with open_collapsing_nursery() as nursery, _outliving(nursery, lifespan):
             await lifespan.wait_for_startup()
             yield _Server(wrapped, config, state)
             if not lifespan.shutdown.is_set():

@@ -22,12 +22,12 @@ from tunnel.client.session import Client
 from tunnel.client.visitors import LocalVisitor
 from tunnel.config import ClientConfig, ProxyConfig
 from tunnel.errors import ConfigError, Fault, PublishError, Refused, TunnelError, Untrusted
-from tunnel.handles import ClientHandle, ClientState, ProxyStatistics
 from tunnel.library.arguments import Target, local_address, proxy_config
-from tunnel.library.bare import open_bare_nursery
-from tunnel.library.where import Where, client_config
+from tunnel.library.configurations import ConfigurationSource, client_config
+from tunnel.library.nursery import open_collapsing_nursery
 from tunnel.model import ANY, Address, RefusalCode
 from tunnel.protocol.messages import Bound, Rejected
+from tunnel.views import ClientHandle, ClientState, ProxyStatistics
 
 if TYPE_CHECKING:
     from tunnel.library.asgi import Application
@@ -43,7 +43,7 @@ _FINAL = {
 
 @asynccontextmanager
 async def connect(
-    where: Where, *, name: str | None = None, reconnect: bool = True
+    where: ConfigurationSource, *, name: str | None = None, reconnect: bool = True
 ) -> AsyncIterator[ClientLink]:
     """Connect to a server, and stay connected for as long as the block lasts.
 
@@ -78,7 +78,7 @@ async def open_link(
     connected = False
     client.gives_up = lambda error: not reconnect or (not connected and _is_final(error))
     run = functools.partial(run_made_client, client, config, source=source)
-    async with open_bare_nursery() as nursery, _outliving(nursery, run) as handle:
+    async with open_collapsing_nursery() as nursery, _outliving(nursery, run) as handle:
         link = ClientLink(handle.state, client, config)
         with ExitStack() as noted:
             for proxy in client.proxies:
@@ -187,7 +187,7 @@ class ClientLink:
             raise ConfigError("publish()", [Fault(None, "to", "set it, or handler: one of them")])
         # A handler is in the place of the address that the rules ask for.
         config = proxy_config(keys | local_address(1 if to is None else to))
-        async with open_bare_nursery() as handlers:
+        async with open_collapsing_nursery() as handlers:
             async with self._kept(self._proxy(config, handler, handlers)) as proxy:
                 with self.noting(proxy):
                     yield await self._reached(proxy, wait=wait)

@@ -12,12 +12,12 @@ import attrs
 
 from tunnel.api import run_server, shared_key
 from tunnel.config import ServerConfig
-from tunnel.handles import Arrival, ServerHandle, SessionStatistics
-from tunnel.library.bare import open_bare_nursery
+from tunnel.library.configurations import server_config
 from tunnel.library.events import Audience, Events
-from tunnel.library.where import server_config
+from tunnel.library.nursery import open_collapsing_nursery
 from tunnel.model import Address
 from tunnel.protocol.join import Join, JoinFormatError
+from tunnel.views import Arrival, ServerHandle, SessionStatistics
 
 
 @asynccontextmanager
@@ -46,7 +46,7 @@ async def serve(
     config, source = server_config(where)
     audience = Audience()
     run = functools.partial(run_server, config, source=source, allow=allow, tell=audience.tell)
-    async with open_bare_nursery() as nursery:
+    async with open_collapsing_nursery() as nursery:
         handle = await nursery.start(run)
         join = _join(handle, config, source, public_addr)
         yield EmbeddedServer(handle, audience, join)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, final
 import trio
 
 from tunnel.model import ResetCode
+from tunnel.net.conflict import ConflictDetector
 from tunnel.net.endpoint import Endpoint
-from tunnel.net.onetask import OneTask
 
 if TYPE_CHECKING:
     from tunnel.net.link import Link
@@ -88,8 +88,8 @@ class MuxStream(trio.abc.HalfCloseableStream):
         self._closed = False
         self._eof_sent = False
         self._torn = False
-        self._sending = OneTask("another task sends on this stream")
-        self._receiving = OneTask("another task reads this stream")
+        self._sending = ConflictDetector("another task sends on this stream")
+        self._receiving = ConflictDetector("another task reads this stream")
 
     @classmethod
     def open(cls, link: Link) -> MuxStream:

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from tunnel import limits
-from tunnel.handles import ConnectionsView, ConnectionView, LinkView, Waits
+from tunnel.views import ConnectionsView, ConnectionView, LinkView, Waits
 
 if TYPE_CHECKING:
     from tunnel.net.hub import SocketEndpoint

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import trio
 
 from tunnel import limits
-from tunnel.net.onetask import OneTask
+from tunnel.net.conflict import ConflictDetector
 from tunnel.net.records import Buffer, RecordEnds, pieces
 from tunnel.net.scratch import scratch
 from tunnel.net.transport import Transport
@@ -57,8 +57,8 @@ class TlsStream(trio.abc.Stream):
         self._scratch = scratch()
         self._ended = False
         self._closed = False
-        self._send_conflict = OneTask("another task sends on this TLS stream")
-        self._receive_conflict = OneTask("another task reads this TLS stream")
+        self._send_conflict = ConflictDetector("another task sends on this TLS stream")
+        self._receive_conflict = ConflictDetector("another task reads this TLS stream")
         #: When the last byte came, by Trio's clock; a record need not be complete.
         self.heard_at = trio.current_time()
 

@@ -24,9 +24,9 @@ from prometheus_client.registry import Collector
 
 from tunnel import limits
 from tunnel._version import __version__
-from tunnel.handles import ProgramView, ProxyView
 from tunnel.ops.statistics import Statistics
 from tunnel.stats import Histogram
+from tunnel.views import ProgramView, ProxyView
 
 _PREFIX: Final = "tls_tunnel_"
 #: What all proxies beyond `limits.METRIC_PROXIES` are counted under.

@@ -13,7 +13,9 @@ import trio
 
 from tunnel import limits
 from tunnel._version import __version__
-from tunnel.handles import (
+from tunnel.ops.events import Journal
+from tunnel.stats import Counters, Histogram, Ledger
+from tunnel.views import (
     ConnectionsView,
     ConnectionView,
     LinkView,
@@ -21,8 +23,6 @@ from tunnel.handles import (
     ProxyView,
     SessionView,
 )
-from tunnel.ops.events import Journal
-from tunnel.stats import Counters, Histogram, Ledger
 
 #: Round trips between two processes of one machine, across the earth, and by satellite and back.
 RTT_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)

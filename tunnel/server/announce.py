@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from tunnel.handles import ClientConnected, ClientDisconnected
 from tunnel.server.visitors import Lobby
+from tunnel.views import ClientConnected, ClientDisconnected
 
 if TYPE_CHECKING:
     from tunnel.server.session import Session

@@ -16,7 +16,6 @@ from typing import TypeAlias
 import attrs
 import trio
 
-from tunnel.handles import ProxyPublished, ProxyStatistics, ProxyWithdrawn
 from tunnel.model import Address
 from tunnel.net.link import Link
 from tunnel.net.listen import (
@@ -31,6 +30,7 @@ from tunnel.protocol.preamble import build_preamble
 from tunnel.server.registry import Registry, Seat
 from tunnel.server.visitors import Guest, Visitors
 from tunnel.stats import Counters
+from tunnel.views import ProxyPublished, ProxyStatistics, ProxyWithdrawn
 
 logger = logging.getLogger(__name__)
 

@@ -9,12 +9,12 @@ from collections.abc import Callable
 import trio
 
 from tunnel import limits
-from tunnel.handles import ServerHandle, SessionStatistics
 from tunnel.net.listen import Shortage, accept_burst, close_all, wait_connection
 from tunnel.net.transport import SocketTransport, Transport, own_address
 from tunnel.server.certificate import CertificateKeeper
 from tunnel.server.session import Server, serve_client
 from tunnel.server.strangers import Stranger
+from tunnel.views import ServerHandle, SessionStatistics
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,6 @@ import trio
 from tunnel import limits
 from tunnel._version import __version__
 from tunnel.errors import Refused, RemoteProtocolError
-from tunnel.handles import SessionStatistics
 from tunnel.model import Address, RefusalCode
 from tunnel.net.contexts import ALPN, ServerTls
 from tunnel.net.control import Control
@@ -50,6 +49,7 @@ from tunnel.server.targets import Targets
 from tunnel.server.visitors import Lobby
 from tunnel.server.visits import Visits
 from tunnel.stats import Tally
+from tunnel.views import SessionStatistics
 from tunnel.yamux import Role
 
 logger = logging.getLogger(__name__)

@@ -15,7 +15,6 @@ from collections.abc import Callable
 import attrs
 
 from tunnel import limits
-from tunnel.handles import Arrival, ServerEvent
 from tunnel.model import Address, Network, ResetCode, within
 from tunnel.net.account import Account, Audit, Record
 from tunnel.net.carrier import Visit
@@ -24,6 +23,7 @@ from tunnel.net.transport import reset_on_close
 from tunnel.server.admission import network
 from tunnel.server.complaints import Complaints
 from tunnel.stats import Counters, Reason, Tally
+from tunnel.views import Arrival, ServerEvent
 
 logger = logging.getLogger(__name__)
 

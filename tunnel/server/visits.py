@@ -12,8 +12,8 @@ from trio_util import wait_any
 
 from tunnel import limits
 from tunnel.model import Address, ResetCode
-from tunnel.net.arriving import ArrivingEndpoint
 from tunnel.net.endpoint import Endpoint
+from tunnel.net.incoming import IncomingEndpoint
 from tunnel.net.link import Link
 from tunnel.net.splice import splice
 from tunnel.protocol import messages
@@ -167,7 +167,7 @@ def _notice(number: int, found: Target | Refusal) -> messages.Target:
     return messages.Target(number, found.seat.name, proxy.port, proxy.visit_nonce)
 
 
-class VisitEndpoint(ArrivingEndpoint):
+class VisitEndpoint(IncomingEndpoint):
     """A stream of a visiting client, until it is joined to one of the owner's."""
 
     __slots__ = ("_scope", "_visits")
@@ -178,8 +178,8 @@ class VisitEndpoint(ArrivingEndpoint):
         #: Cancelled when the guest goes before the owner's link takes another stream.
         self._scope: trio.CancelScope | None = None
 
-    def arrived(self, preamble: Preamble) -> None:
-        """See `ArrivingEndpoint`."""
+    def preamble_received(self, preamble: Preamble) -> None:
+        """See `IncomingEndpoint`."""
         found = self._visits.find(preamble)
         if isinstance(found, Refusal):
             self._visits.refuse(self, preamble, found)

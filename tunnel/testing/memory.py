@@ -20,8 +20,8 @@ import trio.testing
 
 from tunnel.api import make_server
 from tunnel.config import ServerConfig
-from tunnel.library.bare import open_bare_nursery
 from tunnel.library.events import Audience
+from tunnel.library.nursery import open_collapsing_nursery
 from tunnel.library.server import EmbeddedServer
 from tunnel.model import Address, ResetCode
 from tunnel.net.link import Link
@@ -108,5 +108,5 @@ async def serve_in_memory(config: ServerConfig) -> AsyncIterator[MemoryServer]:
     audience = Audience()
     server.lobby.tell = audience.tell
     run = functools.partial(server_run.run_server, server, [], certificate=certificate)
-    async with open_bare_nursery() as nursery:
+    async with open_collapsing_nursery() as nursery:
         yield MemoryServer(await nursery.start(run), audience, None, server, nursery)

@@ -15,8 +15,8 @@ from tunnel.api import make_client
 from tunnel.client.connect import Dialler
 from tunnel.config import ClientConfig, ServerConfig
 from tunnel.library.arguments import Target
-from tunnel.library.bare import open_bare_nursery
 from tunnel.library.link import ClientLink, open_link
+from tunnel.library.nursery import open_collapsing_nursery
 from tunnel.library.server import EmbeddedServer, serve
 from tunnel.model import Address
 from tunnel.testing.fault import LinkFault
@@ -58,7 +58,7 @@ async def open_server(key: str, settings: dict[str, Any]) -> AsyncIterator[Embed
 async def open_fault(server: EmbeddedServer) -> AsyncIterator[LinkFault]:
     """The way to that server, for as long as the block lasts."""
     fault = LinkFault(server)
-    async with open_bare_nursery() as nursery:
+    async with open_collapsing_nursery() as nursery:
         if not isinstance(server, MemoryServer):
             fault.address = await nursery.start(_listen, fault, server.addresses[0])
         yield fault
@@ -102,7 +102,7 @@ async def open_client(
 @asynccontextmanager
 async def open_urls(link: ClientLink) -> AsyncIterator[Callable[[Published], Awaitable[str]]]:
     """Gives a function that publishes something until the block ends, and returns its URL."""
-    async with open_bare_nursery() as nursery:
+    async with open_collapsing_nursery() as nursery:
 
         async def public_url(what: Published) -> str:
             if in_memory():

@@ -15,12 +15,12 @@ import attrs
 import trio
 
 from tunnel import limits
-from tunnel.handles import ClientState, SessionStatistics
-from tunnel.library.bare import open_bare_nursery
 from tunnel.library.link import ClientLink
+from tunnel.library.nursery import open_collapsing_nursery
 from tunnel.library.server import EmbeddedServer
 from tunnel.model import Address
 from tunnel.testing.fault import LinkFault
+from tunnel.views import ClientState, SessionStatistics
 
 _T = TypeVar("_T")
 
@@ -57,7 +57,7 @@ class TrioThread:
                 self._ready.set_exception(error)
 
     async def _main(self) -> None:
-        async with open_bare_nursery() as self._nursery:
+        async with open_collapsing_nursery() as self._nursery:
             self._ready.set_result(trio.lowlevel.current_trio_token())
             await trio.sleep_forever()
 

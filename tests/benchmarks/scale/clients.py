@@ -24,8 +24,8 @@ from tests.benchmarks.scale.worker import Order, say
 from tests.rig import proxy
 from tunnel.client.run import run_client
 from tunnel.client.session import Client
-from tunnel.handles import ClientHandle, ClientState
 from tunnel.ops.descriptors import raise_descriptor_limit
+from tunnel.views import ClientHandle, ClientState
 
 
 async def main(path: Path) -> None:

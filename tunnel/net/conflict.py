@@ -7,7 +7,7 @@ from types import TracebackType
 import trio
 
 
-class OneTask:
+class ConflictDetector:
     """A synchronous context manager that a second task must not enter.
 
     Raises:

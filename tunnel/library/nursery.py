@@ -9,7 +9,7 @@ import trio
 
 
 @asynccontextmanager
-async def open_bare_nursery() -> AsyncIterator[trio.Nursery]:
+async def open_collapsing_nursery() -> AsyncIterator[trio.Nursery]:
     """A nursery around a block of the caller's; its tasks are cancelled when the block ends.
 
     What comes out of a nursery is in a group, and a caller who sees none would miss it. So one

@@ -1,4 +1,4 @@
-"""Where to connect to: a configuration, its file, or a join string."""
+"""ConfigurationSource to connect to: a configuration, its file, or a join string."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ logger = logging.getLogger(__name__)
 _C = TypeVar("_C", ServerConfig, ClientConfig)
 
 #: What names a server, and the key for it.
-Where: TypeAlias = str | ClientConfig | Path
+ConfigurationSource: TypeAlias = str | ClientConfig | Path
 
 
-def client_config(where: Where, name: str | None) -> tuple[ClientConfig, Path | None]:
+def client_config(where: ConfigurationSource, name: str | None) -> tuple[ClientConfig, Path | None]:
     """The configuration, and the file that it is from.
 
     Raises:

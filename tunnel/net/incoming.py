@@ -11,7 +11,7 @@ from tunnel.net.link import Link
 from tunnel.protocol.preamble import Preamble, PreambleDecoder
 
 
-class ArrivingEndpoint(Endpoint):
+class IncomingEndpoint(Endpoint):
     """Reads the preamble, then parks what comes (the window bounds it).
 
     Args:
@@ -31,7 +31,7 @@ class ArrivingEndpoint(Endpoint):
         self._decoder: PreambleDecoder | None = PreambleDecoder()
 
     @abstractmethod
-    def arrived(self, preamble: Preamble) -> None:
+    def preamble_received(self, preamble: Preamble) -> None:
         """The preamble has come; what is parked by now came with it."""
 
     def deliver(self, data: memoryview) -> int:
@@ -47,7 +47,7 @@ class ArrivingEndpoint(Endpoint):
         if preamble is not None:
             self._decoder = None
             self.parked += data[taken:]
-            self.arrived(preamble)
+            self.preamble_received(preamble)
         return taken
 
     def finish(self) -> None:

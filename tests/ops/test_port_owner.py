@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from tunnel.model import Address
-from tunnel.ops.holder import cannot_listen, port_holder
+from tunnel.ops.port_owner import cannot_listen, port_owner
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="there is no /proc")
 
@@ -23,18 +23,18 @@ def taken(request):
 
 @linux
 def test_the_program_is_named(taken):
-    assert f"(process {os.getpid()})" in port_holder(taken)
+    assert f"(process {os.getpid()})" in port_owner(taken)
 
 
 @linux
 def test_a_port_that_is_free():
     with socket.socket() as sock:  # bound, but nobody listens
         sock.bind(("127.0.0.1", 0))
-        assert port_holder(sock.getsockname()[1]) is None
+        assert port_owner(sock.getsockname()[1]) is None
 
 
 def test_without_proc(tmp_path):
-    assert port_holder(80, tmp_path) is None
+    assert port_owner(80, tmp_path) is None
 
 
 def test_a_process_of_somebody_else(tmp_path):
@@ -46,11 +46,11 @@ def test_a_process_of_somebody_else(tmp_path):
     )
     (tmp_path / "17" / "fd").mkdir(parents=True)
     (tmp_path / "17" / "comm").write_text("nginx\n")
-    assert port_holder(80, tmp_path) is None
+    assert port_owner(80, tmp_path) is None
     (tmp_path / "17" / "fd" / "3").symlink_to("socket:[4711]")
     (tmp_path / "17" / "fd" / "4").symlink_to("socket:[4712]")
-    assert port_holder(80, tmp_path) == "nginx (process 17)"
-    assert port_holder(81, tmp_path) is None
+    assert port_owner(80, tmp_path) == "nginx (process 17)"
+    assert port_owner(81, tmp_path) is None
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import errno
 from collections.abc import Iterator
 from pathlib import Path
 
-from tunnel import advice
+from tunnel import remedies
 from tunnel.model import Address
 
 #: The state of a socket that listens, in /proc/net/tcp.
@@ -27,14 +27,14 @@ def cannot_listen(error: OSError, place: Address, keys: str = "bind") -> str:
     holder: str | None = None
     match error.errno:
         case errno.EADDRINUSE:
-            told = advice.PORT_TAKEN
-            holder = port_holder(place.port)
+            told = remedies.PORT_TAKEN
+            holder = port_owner(place.port)
         case errno.EACCES:
-            told = advice.PORT_PRIVILEGED
+            told = remedies.PORT_PRIVILEGED
         case errno.EADDRNOTAVAIL:
-            told = advice.NO_SUCH_ADDRESS
+            told = remedies.NO_SUCH_ADDRESS
         case _:
-            told = advice.CANNOT_LISTEN
+            told = remedies.CANNOT_LISTEN
     return told.text(
         place=place,
         host=place.host,
@@ -46,7 +46,7 @@ def cannot_listen(error: OSError, place: Address, keys: str = "bind") -> str:
     )
 
 
-def port_holder(port: int, proc: Path = Path("/proc")) -> str | None:
+def port_owner(port: int, proc: Path = Path("/proc")) -> str | None:
     """The program that listens on a TCP port, such as "nginx (process 812)"; None if unknown."""
     wanted = {f"socket:[{inode}]" for inode in _listeners(port, proc)}
     if not wanted:
