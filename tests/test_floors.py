@@ -13,9 +13,10 @@ ROOT = Path(__file__).parents[1] / "tunnel"
 
 #: The floors from the ground up; a package may import those below its own, and itself.
 FLOORS = [
-    {"remedies", "errors", "limits", "model", "stats", "views", "_version"},
+    {"remedies", "errors", "limits", "model", "stats", "views", "events", "_version"},
     {"yamux", "protocol", "config"},
     {"certificates"},
+    {"eventlog"},
     {"store", "net"},
     {"server", "client", "ops"},
     {"programs"},

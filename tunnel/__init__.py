@@ -25,18 +25,20 @@ if TYPE_CHECKING:
         TunnelError,
         Untrusted,
     )
+    from tunnel.events import (
+        ClientConnected,
+        ClientDisconnected,
+        ProxyPublished,
+        ProxyWithdrawn,
+        ServerEvent,
+    )
     from tunnel.library.link import ClientLink, connect
     from tunnel.library.server import EmbeddedServer, serve
     from tunnel.model import Address
     from tunnel.views import (
         Arrival,
-        ClientConnected,
-        ClientDisconnected,
         ClientHandle,
         ClientState,
-        ProxyPublished,
-        ProxyWithdrawn,
-        ServerEvent,
         ServerHandle,
     )
 
@@ -78,8 +80,8 @@ _HOME = {
     "Address": "model",
     "Arrival": "views",
     "ClientConfig": "config",
-    "ClientConnected": "views",
-    "ClientDisconnected": "views",
+    "ClientConnected": "events",
+    "ClientDisconnected": "events",
     "ClientHandle": "views",
     "ClientLink": "library.link",
     "ClientState": "views",
@@ -88,12 +90,12 @@ _HOME = {
     "Handler": "client.handled",
     "LinkLost": "errors",
     "Peer": "client.handled",
-    "ProxyPublished": "views",
-    "ProxyWithdrawn": "views",
+    "ProxyPublished": "events",
+    "ProxyWithdrawn": "events",
     "PublishError": "errors",
     "Refused": "errors",
     "ServerConfig": "config",
-    "ServerEvent": "views",
+    "ServerEvent": "events",
     "ServerHandle": "views",
     "TunnelError": "errors",
     "Untrusted": "errors",

@@ -24,6 +24,7 @@ from tunnel.client.session import Client
 from tunnel.client.visitors import make_visitor
 from tunnel.config import ClientConfig, IdentityConfig, ProxyConfig, ServerConfig
 from tunnel.errors import ConfigError, Fault, TunnelError
+from tunnel.events import ServerEvent
 from tunnel.model import Address, name_fault
 from tunnel.net.contexts import client_context
 from tunnel.net.listen import open_listeners
@@ -39,7 +40,7 @@ from tunnel.server.identity import Identities, Identity
 from tunnel.server.policy import Policy
 from tunnel.server.publish import Rules
 from tunnel.server.session import Server
-from tunnel.views import Arrival, ClientHandle, ServerEvent, ServerHandle
+from tunnel.views import Arrival, ClientHandle, ServerHandle
 
 logger = logging.getLogger(__name__)
 

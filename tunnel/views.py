@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -78,48 +78,6 @@ class Arrival:
     proxy: str
     address: Address
     guest_of: str | None = None
-
-
-@attrs.frozen
-class ClientConnected:
-    """A client has connected; what it publishes was told before.
-
-    `session` is the `session_id` of its `SessionStatistics`; logs have the first eight characters.
-    """
-
-    client: str
-    address: Address
-    session: str
-
-
-@attrs.frozen
-class ClientDisconnected:
-    """A client's session is over, and its ports are free."""
-
-    client: str
-    session: str
-    reason: str
-
-
-@attrs.frozen
-class ProxyPublished:
-    """A proxy can be visited; at no address if only other clients may."""
-
-    client: str
-    proxy: str
-    addresses: tuple[Address, ...]
-
-
-@attrs.frozen
-class ProxyWithdrawn:
-    """A proxy cannot be visited any more, and its port is free."""
-
-    client: str
-    proxy: str
-
-
-#: What a server tells the program that it runs in.
-ServerEvent: TypeAlias = ClientConnected | ClientDisconnected | ProxyPublished | ProxyWithdrawn
 
 
 class ClientState(enum.Enum):

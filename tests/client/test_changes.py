@@ -257,8 +257,8 @@ async def test_a_client_that_resets_the_control_stream_while_it_is_being_answere
     first = session(place)
     lose = first.link.lose
 
-    def lost(reason):
-        lose(reason)
+    def lost(*why):
+        lose(*why)
         first.say(Reconfigured(()))
 
     first.link.lose = lost

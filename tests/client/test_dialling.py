@@ -71,8 +71,10 @@ async def ends(contexts, proxy, carrier=None, audit=None):
     client = Link(client_tls, Role.CLIENT, OWN, accept, carrier=carrier)
     server = Link(server_tls, Role.SERVER, OWN, Accepting(), carrier=carrier)
     async with trio.open_nursery() as nursery:
-        for run in (proxy.serve, client.run, server.run):
-            await nursery.start(run)
+        await nursery.start(proxy.serve)
+        for link in (client, server):
+            nursery.start_soon(link.run)
+            await link.running.wait()
         yield Ends(server, client, proxy)
         nursery.cancel_scope.cancel()
     assert proxy.counters.active == 0
@@ -226,7 +228,7 @@ async def test_a_bad_preamble(contexts, sent):
         visitor = await both.visitor(sent)
         await visitor.stream.send_eof()
         assert await visitor.reset_code() is ResetCode.BAD_PREAMBLE
-        assert not both.client.lost
+        assert both.client.carrying
 
 
 async def test_an_unknown_proxy_is_never_dialled(contexts):
@@ -253,7 +255,7 @@ async def test_a_visitor_who_goes_while_it_is_dialled_cancels_the_dial(contexts,
         visitor.stream.reset(ResetCode.VISITOR_RESET)
         await cancelled.wait()
         await wait_all_tasks_blocked()
-        assert not both.client.lost
+        assert both.client.carrying
         assert both.client.stream_count == 0
         assert not both.proxy._nursery.child_tasks
 
@@ -328,7 +330,7 @@ async def test_a_visitor_who_goes_in_the_moment_of_the_connection(contexts, carr
             assert one.fileno() == -1
             assert both.client.carrier.count == 0
             assert both.proxy.counters.total == 0
-            assert not both.client.lost
+            assert both.client.carrying
 
 
 async def test_a_refusing_service_is_a_reset_before_any_byte(contexts, caplog):

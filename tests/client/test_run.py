@@ -11,6 +11,7 @@ from tunnel.client.proxy import LocalProxy
 from tunnel.client.run import run_client
 from tunnel.client.session import Client, Ended
 from tunnel.errors import LinkLost, Refused, RemoteProtocolError
+from tunnel.events import End, EndReason
 from tunnel.net.clock import SleepDetector
 from tunnel.protocol.keys import derive, generate_key
 from tunnel.views import ClientState
@@ -43,7 +44,7 @@ class Script:
         if isinstance(thing, Ended):
             return thing
         await trio.sleep(thing)
-        return Ended("cut")
+        return Ended(End(EndReason.CUT, "cut"))
 
     @property
     def pauses(self):
@@ -118,7 +119,7 @@ async def test_a_server_that_asks_for_patience_gets_it(play, autojump_clock):
     assert script.pauses == pytest.approx([42.0, 5.0, 5.0])
 
 
-STOPPED = Ended("the server stops", stopping=True)
+STOPPED = Ended(End(EndReason.STOPPED, "the server stops"), stopping=True)
 
 
 async def test_a_server_that_stopped_is_asked_again_soon_until_it_answers(

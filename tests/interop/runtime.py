@@ -192,9 +192,9 @@ class Meeting:
         self._done = trio.Event()
         self._reason = ""
 
-    async def run(self, *, task_status=trio.TASK_STATUS_IGNORED) -> None:
+    async def run(self) -> None:
         """Carry the link."""
-        self._reason = await self.link.run(task_status=task_status)
+        self._reason = (await self.link.run()).text
         self._done.set()
 
     async def ended(self) -> str:
@@ -273,7 +273,8 @@ class Setting:
                 accept = _acceptor(nursery, serve)
                 link = Link(await self._secure(sock), self.role, Settings(), accept)
                 meeting = Meeting(link, peer)
-                await nursery.start(meeting.run)
+                nursery.start_soon(meeting.run)
+                await meeting.link.running.wait()
                 yield meeting
                 link.lose("the test is over")
                 await meeting.ended()
@@ -342,5 +343,5 @@ async def _serve(serve, link, stream) -> None:
     try:
         await serve(stream)
     except trio.BrokenResourceError:
-        if not link.lost:
+        if link.carrying:
             raise

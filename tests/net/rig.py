@@ -104,8 +104,9 @@ async def link_pair(
     client = Link(client_tls, Role.CLIENT, settings, accept or client_accepted, carrier=carrier)
     server = Link(server_tls, Role.SERVER, settings, server_accepted, carrier=carrier)
     async with trio.open_nursery() as nursery:
-        await nursery.start(client.run)
-        await nursery.start(server.run)
+        for link in (client, server):
+            nursery.start_soon(link.run)
+            await link.running.wait()
         yield Pair(client, server, client_accepted, server_accepted)
         client.lose("the test is over")
         server.lose("the test is over")

@@ -109,7 +109,8 @@ async def member(there, *proxies, visits=()):
     )
     found = Member(link, configured.answers)
     async with trio.open_nursery() as nursery:
-        await nursery.start(link.run)
+        nursery.start_soon(link.run)
+        await link.running.wait()
         yield found
         link.end("the test is over")
 

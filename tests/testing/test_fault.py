@@ -9,13 +9,14 @@ import trio.testing
 from tests.rig import is_free, read_all
 from tunnel.client.handled import Peer
 from tunnel.errors import LinkLost, Refused
+from tunnel.events import ClientConnected, ClientDisconnected
 from tunnel.model import Address
 from tunnel.protocol.keys import generate_key
 from tunnel.testing import rig
 from tunnel.testing.fault import LinkFault
 from tunnel.testing.memory import MemoryServer
 from tunnel.testing.thread import TrioThread
-from tunnel.views import ClientConnected, ClientDisconnected, ClientState
+from tunnel.views import ClientState
 
 
 async def echo(stream, _peer):

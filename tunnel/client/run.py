@@ -85,8 +85,8 @@ async def _attempt(
 
     try:
         ended = await hold_session(client, attempt, connected)
-        why = LinkLost(ended.reason)
-        logger.warning("Connection lost", extra={"reason": ended.reason})
+        why = LinkLost(ended.end.text)
+        logger.warning("Connection lost", extra={"reason": ended.end.text})
         if ended.stopping:
             delays.expect_restart(trio.current_time())
     except* Refused as group:

@@ -18,6 +18,8 @@ from tunnel.client.proxy import ASKED, LocalProxy
 from tunnel.client.publishing import Published
 from tunnel.client.visitors import LocalVisitor
 from tunnel.errors import LinkLost, RemoteProtocolError, TunnelError
+from tunnel.eventlog import logged_events
+from tunnel.events import End, EndReason, EventStream
 from tunnel.net.account import Audit
 from tunnel.net.clock import SleepDetector, sleep_while_awake
 from tunnel.net.framed import next_event
@@ -71,12 +73,14 @@ class Client:
     carrier: str | None = None
     #: What other clients have and this one visits.
     visitors: tuple[LocalVisitor, ...] = attrs.field(default=(), kw_only=True)
+    #: Told what happens.
+    events: EventStream = attrs.field(factory=logged_events, kw_only=True)
     #: Told of every visitor; None for nobody.
     audit: Audit | None = attrs.field(default=None, init=False)
     #: The server that answered last, as it was dialled.
     host: str | None = attrs.field(default=None, init=False)
     #: Asked after each attempt and each session why it ended; True ends the loop with that error.
-    gives_up: Callable[[TunnelError], bool] = attrs.field(default=lambda _: False, init=False)
+    gives_up: Callable[[TunnelError], bool] = attrs.field(default=lambda _: False, kw_only=True)
     #: Made once per process: tells a restart from a reconnect.
     instance_id: str = attrs.field(factory=lambda: secrets.token_hex(16), init=False)
     #: What the session that lives has published; None while there is none.
@@ -124,11 +128,11 @@ class Ended:
     """How a session came to its end.
 
     Args:
-      reason: for a log line.
+      end: why.
       stopping: the server had said that it stops.
     """
 
-    reason: str
+    end: End
     stopping: bool = False
 
 
@@ -168,9 +172,9 @@ async def hold_session(client: Client, attempt: int, connected: Callable[[], Non
                 connected()
                 nursery.start_soon(_attend, client, published)
                 nursery.start_soon(_visit, visitors, proved, link)
-                reason = await link.run()
+                end = await link.run()
                 nursery.cancel_scope.cancel()
-            return Ended(reason, published.stopping)
+            return Ended(end, published.stopping)
         finally:
             last, client.published = client.published, None
             tls.abort()
@@ -282,4 +286,4 @@ async def _attend(client: Client, published: Published) -> None:
     while True:
         await sleep_while_awake(math.inf, detector)
         if not await link.answers():
-            link.lose("no sign of life since this machine slept")
+            link.lose("no sign of life since this machine slept", EndReason.SILENCE)

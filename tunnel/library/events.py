@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import trio
 
 from tunnel import limits
-from tunnel.views import ServerEvent
+from tunnel.events import ServerEvent
 
 
 class Events(AsyncIterator[ServerEvent]):

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from tunnel import limits
 from tunnel.errors import RemoteProtocolError
+from tunnel.events import EndReason
 from tunnel.net.endpoint import Endpoint
+from tunnel.net.link import Link
 from tunnel.protocol import messages
 from tunnel.protocol.framing import FrameDecoder
 from tunnel.protocol.messages import Message, Unknown
-
-if TYPE_CHECKING:
-    from tunnel.net.link import Link
 
 
 class Control(Endpoint):
@@ -54,17 +52,17 @@ class Control(Endpoint):
             while (frame := self._decoder.next_frame()) is not None:
                 self._heard(messages.decode(frame))
         except RemoteProtocolError as error:
-            self._link.lose(f"protocol error on the control stream: {error}")
+            self._link.lose(f"protocol error on the control stream: {error}", EndReason.PROTOCOL)
         return len(data)
 
     def finish(self) -> None:
         """See `Endpoint`."""
-        self._link.lose("the other side closed the control stream")
+        self._link.lose("the other side closed the control stream", EndReason.CLOSED)
 
     def reset(self, code: int) -> None:  # noqa: ARG002
         """See `Endpoint`."""
         self._over = True
-        self._link.lose("the other side reset the control stream")
+        self._link.lose("the other side reset the control stream", EndReason.CLOSED)
 
     def resume(self) -> None:
         """See `Endpoint`; nobody waits to send."""

@@ -16,6 +16,7 @@ import trio
 
 from tunnel import limits
 from tunnel.errors import RemoteProtocolError
+from tunnel.events import End, EndReason
 from tunnel.model import TRACE, ResetCode
 from tunnel.net.beside import Beside
 from tunnel.net.carrier import Carrier, make_carrier
@@ -92,7 +93,7 @@ class Link:
         #: Set at the next sign of life, if somebody waits for one.
         self._heard: trio.Event | None = None
         self._scope = trio.CancelScope()
-        self._lost: str | None = None
+        self._lost: End | None = None
         self._graceful = False
         self._mute = False
         self._beside = Beside(self)
@@ -100,8 +101,8 @@ class Link:
 
     # --- Life --------------------------------------------------------------------------------
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> str:
-        """Carry streams until the link is lost, and return why, for a log line.
+    async def run(self) -> End:
+        """Carry streams until the link is lost, and return why.
 
         By then every socket that it carried is closed, and so is the connection. The peer went,
         fell silent, or broke the protocol; or `lose` or `end` was called. If cancelled, it says
@@ -112,7 +113,6 @@ class Link:
                 async with trio.open_nursery() as nursery:
                     self._nursery = nursery
                     self.running.set()
-                    task_status.started()
                     try:
                         await self._read()
                     finally:
@@ -120,7 +120,7 @@ class Link:
                         self._nursery = None
         finally:
             goodbye = self._graceful or self._lost is None
-            self._lost = self._lost or "ended by this side"
+            self._lost = self._lost or End(EndReason.ENDED, "ended by this side")
             if self._heard is not None:
                 self._heard.set()  # nobody needs to wait any longer
             self._reset_all()
@@ -132,16 +132,21 @@ class Link:
             self._tls.abort()
         return self._lost
 
-    def lose(self, reason: str) -> None:
-        """End the link at once; the first reason counts. Nothing more is sent."""
+    def lose(self, text: str, reason: EndReason = EndReason.ENDED) -> None:
+        """End the link at once; the first reason counts. Nothing more is sent.
+
+        Args:
+          text: why, for people.
+          reason: why, for programs.
+        """
         if self._lost is None:
-            self._lost = reason
+            self._lost = End(reason, text)
         self._scope.cancel()
 
-    def end(self, reason: str) -> None:
-        """End the link, with a goodbye to the peer."""
+    def end(self, text: str, reason: EndReason = EndReason.ENDED) -> None:
+        """End the link, with a goodbye to the peer; arguments as for `lose`."""
         self._graceful = self._graceful or self._lost is None
-        self.lose(reason)
+        self.lose(text, reason)
 
     async def answers(self) -> bool:
         """Ask the peer for a sign of life; False if none comes in time, or the link has ended.
@@ -193,13 +198,15 @@ class Link:
                 # One scope for many reads: it costs nothing until the clock is to be looked at.
                 with trio.CancelScope(deadline=self._deadline()) as patience:
                     await self._read_on()
-                    self.lose("closed by the other side")  # unless something better was said
+                    # Unless something better was said.
+                    self.lose("closed by the other side", EndReason.CLOSED)
                 if patience.cancelled_caught:
                     self._look_at_the_clock()
         except trio.BrokenResourceError as error:
-            self.lose(str(error))
+            self.lose(str(error), EndReason.OTHER)
         except RemoteProtocolError as error:
-            self.end(f"protocol error: {error}")  # the goodbye tells the peer
+            # The goodbye tells the peer.
+            self.end(f"protocol error: {error}", EndReason.PROTOCOL)
 
     async def _read_on(self) -> None:
         """Read until the end; cancelling it loses nothing."""
@@ -310,11 +317,14 @@ class Link:
             case StreamsAvailable():
                 self._streams_available.set()
             case GoAwayReceived(code) if code:
-                self.lose(f"the other side ended the session with code {code}")
+                text = f"the other side ended the session with code {code}"
+                self.lose(text, EndReason.PROTOCOL)
             case KeepaliveTimeout():
-                self.lose("no sign of life")
-            case ConnectionLost(clean):
-                self.lose("closed by the other side" if clean else "cut in the middle of a frame")
+                self.lose("no sign of life", EndReason.SILENCE)
+            case ConnectionLost(clean) if clean:
+                self.lose("closed by the other side", EndReason.CLOSED)
+            case ConnectionLost():
+                self.lose("cut in the middle of a frame", EndReason.CUT)
 
     def _open_for_peer(self, stream_id: int) -> None:
         endpoint = self._accept(self, stream_id)
@@ -339,7 +349,8 @@ class Link:
     def can_open(self) -> bool:
         """True if a stream can be opened now. A link that has used all numbers ends here."""
         if self._engine.exhausted:
-            self.end("every stream number was used")  # the client comes back with new ones
+            # The client comes back with new ones.
+            self.end("every stream number was used")
         return self._engine.can_open()
 
     async def wait_can_open(self) -> None:
@@ -386,11 +397,6 @@ class Link:
     def stop_reading(self, stream_id: int) -> None:
         """Nobody reads the stream any more: what still comes resets it."""
         self._engine.stop_reading(stream_id, trio.current_time())
-
-    @property
-    def lost(self) -> bool:
-        """True once the link is lost, or about to be."""
-        return self._lost is not None
 
 
 def _trace(direction: str, frame: str) -> None:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from tunnel.events import ClientConnected, ClientDisconnected, End
 from tunnel.server.visitors import Lobby
-from tunnel.views import ClientConnected, ClientDisconnected
 
 if TYPE_CHECKING:
     from tunnel.server.session import Session
@@ -30,7 +30,7 @@ def connected(session: Session, lobby: Lobby) -> None:
     lobby.tell(ClientConnected(session.seat.name, session.seat.address, session.session_id))
 
 
-def disconnected(session: Session, reason: str, lobby: Lobby) -> None:
+def disconnected(session: Session, end: End, lobby: Lobby) -> None:
     """Its session is over, and its ports are free."""
     logger.info(
         "Client disconnected",
@@ -38,8 +38,8 @@ def disconnected(session: Session, reason: str, lobby: Lobby) -> None:
             "client": session.seat.name,
             "address": str(session.seat.address),
             "session": session.session_id[:8],
-            "reason": reason,
+            "reason": end.text,
             "duration": round(trio.current_time() - session.started, 1),
         },
     )
-    lobby.tell(ClientDisconnected(session.seat.name, session.session_id, reason))
+    lobby.tell(ClientDisconnected(session.seat.name, session.session_id, end.text))

@@ -16,6 +16,7 @@ from typing import TypeAlias
 import attrs
 import trio
 
+from tunnel.events import ProxyPublished, ProxyWithdrawn
 from tunnel.model import Address
 from tunnel.net.link import Link
 from tunnel.net.listen import (
@@ -30,7 +31,7 @@ from tunnel.protocol.preamble import build_preamble
 from tunnel.server.registry import Registry, Seat
 from tunnel.server.visitors import Guest, Visitors
 from tunnel.stats import Counters
-from tunnel.views import ProxyPublished, ProxyStatistics, ProxyWithdrawn
+from tunnel.views import ProxyStatistics
 
 logger = logging.getLogger(__name__)
 

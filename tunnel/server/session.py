@@ -14,6 +14,8 @@ import trio
 from tunnel import limits
 from tunnel._version import __version__
 from tunnel.errors import Refused, RemoteProtocolError
+from tunnel.eventlog import logged_events
+from tunnel.events import EndReason, EventStream
 from tunnel.model import Address, RefusalCode
 from tunnel.net.contexts import ALPN, ServerTls
 from tunnel.net.control import Control
@@ -46,7 +48,7 @@ from tunnel.server.publish import Publisher
 from tunnel.server.registry import Owner, Registry, Seat
 from tunnel.server.strangers import Stranger, Strangers
 from tunnel.server.targets import Targets
-from tunnel.server.visitors import Lobby
+from tunnel.server.visitors import Judge, Lobby
 from tunnel.server.visits import Visits
 from tunnel.stats import Tally
 from tunnel.views import SessionStatistics
@@ -74,6 +76,10 @@ class Server:
     tls: ServerTls
     identities: Identities
     dummy: Verifier
+    #: Told what happens.
+    events: EventStream = attrs.field(factory=logged_events, kw_only=True)
+    #: Asked for every visitor that may come in otherwise; a text refuses it. It must not wait.
+    judge: Judge | None = attrs.field(default=None, kw_only=True)
     registry: Registry = attrs.field(factory=Registry, init=False)
     targets: Targets = attrs.field(factory=Targets, init=False)
     sessions: dict[str, Session] = attrs.field(factory=dict, init=False)
@@ -97,6 +103,7 @@ class Server:
             per_proxy=policy.max_connections_per_proxy,
             per_visitor=policy.max_connections_per_visitor,
             tally=self.tally,
+            judge=self.judge,
         )
 
     def become(self, policy: Policy, identities: Identities) -> None:
@@ -169,9 +176,9 @@ class Session:
             self.identity, self.seat.max_proxies = identity, identity.max_proxies
             self.ports.obey(identity.rules)
 
-    def evict(self, reason: str) -> None:
+    def evict(self, text: str) -> None:
         """End the session at once, even while its ports are still being bound."""
-        self.link.lose(reason)
+        self.link.lose(text, EndReason.TAKEN_OVER)
         self.arriving.cancel()
 
     def say(self, notice: Message) -> None:
@@ -216,9 +223,9 @@ async def serve_client(transport: Transport, server: Server, stranger: Stranger)
                         session.obey(server.identities)  # they may have changed meanwhile
                         announce.connected(session, server.lobby)
                     with session.visits.living():
-                        reason = await session.link.run()
+                        end = await session.link.run()
                     nursery.cancel_scope.cancel()
-            announce.disconnected(session, reason, server.lobby)
+            announce.disconnected(session, end, server.lobby)
     except* Refused as group:
         await _refuse(tls, handshake, server, address, group.exceptions[0])
     except* RemoteProtocolError as group:
@@ -365,7 +372,7 @@ async def _hold_ports(
     with trio.move_on_after(server.policy.shutdown_grace):
         await session.reachable.wait()
         await session.link.carrier.wait_idle()
-    session.link.end("the server stops")
+    session.link.end("the server stops", EndReason.STOPPED)
 
 
 # --- Log lines --------------------------------------------------------------------------------

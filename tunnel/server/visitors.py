@@ -11,10 +11,12 @@ import contextlib
 import logging
 import socket
 from collections.abc import Callable
+from typing import TypeAlias
 
 import attrs
 
 from tunnel import limits
+from tunnel.events import ServerEvent
 from tunnel.model import Address, Network, ResetCode, within
 from tunnel.net.account import Account, Audit, Record
 from tunnel.net.carrier import Visit
@@ -23,9 +25,12 @@ from tunnel.net.transport import reset_on_close
 from tunnel.server.admission import network
 from tunnel.server.complaints import Complaints
 from tunnel.stats import Counters, Reason, Tally
-from tunnel.views import Arrival, ServerEvent
+from tunnel.views import Arrival
 
 logger = logging.getLogger(__name__)
+
+#: Asked for a visitor that may come in otherwise; a text refuses it. It must not wait.
+Judge: TypeAlias = Callable[[Arrival], str | None]
 
 _OWN_REASONS = frozenset(reason.value for reason in Reason)
 
@@ -88,6 +93,7 @@ class Lobby:
       per_visitor: live connections of one source network, on all proxies; None for any number.
       tally: counts whom was turned away.
       audit: told of every visitor; None for nobody.
+      judge: see `Judge`.
     """
 
     def __init__(
@@ -97,11 +103,11 @@ class Lobby:
         per_visitor: int | None = limits.VISITOR_CONNECTIONS,
         tally: Tally | None = None,
         audit: Audit | None = None,
+        judge: Judge | None = None,
     ) -> None:
         self.per_proxy = per_proxy
         self.audit = audit
-        #: Asked for everybody who may come in otherwise; a text refuses him. It must not wait.
-        self.judge: Callable[[Arrival], str | None] | None = None
+        self.judge = judge
         #: Told what happens; must not wait either.
         self.tell: Callable[[ServerEvent], None] = lambda _event: None
         self.crowd = Crowd(per_visitor)

@@ -10,9 +10,10 @@ import trio
 from trio_util import AsyncValue
 
 from tunnel import limits
+from tunnel.events import ClientDisconnected
 from tunnel.library.server import EmbeddedServer
 from tunnel.model import Address
-from tunnel.views import ClientDisconnected, ClientState
+from tunnel.views import ClientState
 
 #: struct linger { on = 1, seconds = 0 }: closing sends RST.
 _RESET = struct.pack("ii", 1, 0)
