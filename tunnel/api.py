@@ -19,8 +19,9 @@ from tunnel.certificates import spki_pin
 from tunnel.client.connect import Dialler
 from tunnel.client.handled import HandledProxy, Handler
 from tunnel.client.proxy import LocalProxy
-from tunnel.client.secret import Guard, visit_keys
+from tunnel.client.secret import visit_keys
 from tunnel.client.session import Client
+from tunnel.client.settings import ClientSettings, ProxySpec
 from tunnel.client.visitors import make_visitor
 from tunnel.config import ClientConfig, IdentityConfig, ProxyConfig, ServerConfig
 from tunnel.errors import ConfigError, Fault, TunnelError
@@ -114,7 +115,7 @@ async def run_made_client(
         program = ClientProgram(client)
         run: Callable[..., Awaitable[None]] = program.run
         if audit is not None:
-            client.audit, audit.client = audit.put, client.name
+            client.audit, audit.client = audit.put, client.settings.name
             run = functools.partial(audit.beside, run)
         await observed(run, program, stats, task_status)
 
@@ -292,20 +293,22 @@ def make_client(config: ClientConfig, source: Path | None) -> Client:
     beside = store.directory_of(source)
     of_proxies, of_visitors = visit_keys(config, source)
     return Client(
-        _dialler(config, beside),
-        _keys(config, beside),
-        config.name or _host_name(),
+        ClientSettings(
+            _dialler(config, beside),
+            _keys(config, beside),
+            config.name or _host_name(),
+            connect_timeout=config.connect_timeout,
+            reconnect_delay=config.reconnect_delay,
+            reconnect_max_delay=config.reconnect_max_delay,
+            keepalive_interval=config.keepalive_interval,
+            keepalive_timeout=config.keepalive_timeout,
+        ),
         config.client_id or _client_id(config, source),
         tuple(
             make_proxy(proxy, config, key=key)
             for proxy, key in zip(config.proxies, of_proxies, strict=True)
         ),
         visitors=tuple(map(make_visitor, config.visitors, of_visitors)),
-        connect_timeout=config.connect_timeout,
-        reconnect_delay=config.reconnect_delay,
-        reconnect_max_delay=config.reconnect_max_delay,
-        keepalive_interval=config.keepalive_interval,
-        keepalive_timeout=config.keepalive_timeout,
     )
 
 
@@ -350,18 +353,20 @@ def make_proxy(
     """
     place = proxy.name, proxy.publish_addr, proxy.publish_port
     if handler is not None:
-        return HandledProxy(*place, "", 0, allow_from=proxy.allow_from, handler=handler)
+        return HandledProxy(ProxySpec(*place, "", 0, allow_from=proxy.allow_from), handler=handler)
     return LocalProxy(
-        *place,
-        proxy.local_addr,
-        proxy.local_port or 0,
-        proxy.proxy_protocol,
-        proxy.allow_from,
-        visitors_only=proxy.visitors_only,
-        allow_visitors=proxy.allow_visitors,
-        guard=Guard(key),
-        retries=config.local_connect_retries,
-        retry_delay=config.local_retry_delay,
+        ProxySpec(
+            *place,
+            proxy.local_addr,
+            proxy.local_port or 0,
+            proxy.proxy_protocol,
+            proxy.allow_from,
+            visitors_only=proxy.visitors_only,
+            allow_visitors=proxy.allow_visitors,
+            visit_key=key,
+            retries=config.local_connect_retries,
+            retry_delay=config.local_retry_delay,
+        )
     )
 
 

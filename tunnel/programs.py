@@ -137,7 +137,7 @@ class ClientProgram:
         """The client now."""
         published, proxies = self.client.published, self.client.proxies
         session = SessionView(
-            self.client.name,
+            self.client.settings.name,
             None,
             self._server(),
             None if published is None else published.since,
@@ -148,7 +148,7 @@ class ClientProgram:
         return ProgramView(state.value, self._unready(proxies), (session,), server=self._server())
 
     def _server(self) -> str | None:
-        dial = self.client.dial
+        dial = self.client.settings.dial
         return ", ".join(map(str, dial.servers)) if isinstance(dial, Dialler) else None
 
     def _unready(self, proxies: Iterable[LocalProxy]) -> str | None:
@@ -164,7 +164,7 @@ class ClientProgram:
     def connections(self) -> ConnectionsView:
         """Its local connections now."""
         link = self._link
-        links = [] if link is None else [(self.client.name, link)]
+        links = [] if link is None else [(self.client.settings.name, link)]
         return observe_connections(links, is_server=False)
 
 
@@ -183,11 +183,11 @@ class _Told(trio.TaskStatus[ClientHandle]):
 def _local(proxy: LocalProxy) -> ProxyView:
     return ProxyView(
         proxy.name,
-        proxy.publish_addr,
-        proxy.publish_port,
+        proxy.spec.publish_addr,
+        proxy.spec.publish_port,
         proxy.addresses,
-        proxy.local_addr,
-        proxy.local_port,
+        proxy.spec.local_addr,
+        proxy.spec.local_port,
         proxy.start_time,
         proxy.counters,
         proxy.up,

@@ -95,7 +95,7 @@ class ClientHandle:
     Args:
       state: where the reconnect loop is; wait for a value with `state.wait_value(...)`.
       statistics: the proxies now, with their public addresses while they are published.
-      change: be what a new configuration says; see `Client.become`. Returns at once.
+      change: do what a new configuration says; see `Client.update`. Returns at once.
     """
 
     state: AsyncValue[ClientState]

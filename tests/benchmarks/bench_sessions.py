@@ -171,8 +171,9 @@ async def connect_far(client: Client, here: Site, server: Process) -> list[float
                 pumps.start_soon(delay, far, near, 0.0)
 
         nursery.start_soon(trio.serve_listeners, relay, [listener])
-        dial = attrs.evolve(client.dial, servers=(Address(HOST, port),))
-        times = await connect_often(attrs.evolve(client, dial=dial), server, SLOW_CONNECTS)
+        dial = attrs.evolve(client.settings.dial, servers=(Address(HOST, port),))
+        slow = attrs.evolve(client, settings=attrs.evolve(client.settings, dial=dial))
+        times = await connect_often(slow, server, SLOW_CONNECTS)
         nursery.cancel_scope.cancel()
     return times
 

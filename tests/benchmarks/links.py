@@ -38,7 +38,7 @@ async def main(path: Path) -> None:
 
 
 def _like(model: Client, proxies: int) -> Client:
-    local = model.proxies[0].local_port
+    local = model.proxies[0].spec.local_port
     wanted = tuple(proxy(local, name=f"p{number}") for number in range(proxies))
     return attrs.evolve(model, client_id=secrets.token_hex(16), proxies=wanted)
 

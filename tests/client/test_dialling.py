@@ -14,6 +14,7 @@ from tunnel import limits
 from tunnel.client import proxy as proxy_module
 from tunnel.client.dialling import accept_visitors
 from tunnel.client.proxy import LocalProxy
+from tunnel.client.settings import ProxySpec
 from tunnel.model import Address, ResetCode
 from tunnel.net import dial as dial_module
 from tunnel.net.link import Link
@@ -106,7 +107,7 @@ class Service:
 
 
 def local(port, addr="127.0.0.1", **settings):
-    return LocalProxy("web", "*", 80, addr, port, **{"retries": 0} | settings)
+    return LocalProxy(ProxySpec("web", "*", 80, addr, port, **{"retries": 0} | settings))
 
 
 async def exactly(stream, size):

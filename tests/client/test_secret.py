@@ -37,7 +37,7 @@ def leads_to(key=KEY, name="db", **more):
 
 
 def guarded(service, key=KEY, **settings):
-    return database(service, guard=Guard(key), **settings)
+    return database(service, visit_key=key, **settings)
 
 
 class Service:
@@ -176,7 +176,7 @@ async def test_nobody_comes_too_early(tunnel):
 
 
 async def test_it_is_the_secret_of_visits_alone(tunnel, caplog):
-    owner = proxy(tunnel.port, name="db", publish_addr="*", guard=Guard(KEY))
+    owner = proxy(tunnel.port, name="db", publish_addr="*", visit_key=KEY)
     await tunnel.start_client(owner)
     await echoes(Address("127.0.0.1", owner.addresses[0].port))
     for key, may in ((KEY, True), (OTHER, False)):
@@ -216,7 +216,7 @@ async def impostor(certificate, caplog):
     caplog.set_level(logging.WARNING)
     async with place(certificate) as there:
         visitor = leads_to()
-        wanted = database(1, guard=Guard(OTHER))
+        wanted = database(1, visit_key=OTHER)
         wanted.guard.begin("stranger")
         async with member(there, wanted.request()) as owner:
             async with running(there.tunnel, visitors=(visitor,)):
@@ -468,7 +468,7 @@ async def test_a_secret_that_changes_while_the_server_is_being_asked(tunnel, mon
     def change_then(handshake, *what):
         frame = configure(handshake, *what)
         monkeypatch.setattr(ClientHandshake, "configure", configure)
-        client.become(tunnel.client(guarded(tunnel.port, OTHER), client_id=ID), anew=False)
+        client.update(tunnel.client(guarded(tunnel.port, OTHER), client_id=ID), anew=False)
         return frame
 
     monkeypatch.setattr(ClientHandshake, "configure", change_then)

@@ -10,6 +10,7 @@ import trio
 from tests.net.rig import make_contexts, memory_transports
 from tunnel.client.proxy import LocalProxy
 from tunnel.client.session import Client, Ended, hold_session
+from tunnel.client.settings import ClientSettings, ProxySpec
 from tunnel.errors import Refused, RemoteProtocolError
 from tunnel.events import End, EndReason
 from tunnel.model import Address, RejectionCode
@@ -73,9 +74,10 @@ async def against(contexts, play):
 
     played = Played(stream, _shown_certificate(server_context))
     proxies = tuple(
-        LocalProxy(name, "*", port, "127.0.0.1", 1) for name, port in (("web", 80), ("any", 0))
+        LocalProxy(ProxySpec(name, "*", port, "127.0.0.1", 1))
+        for name, port in (("web", 80), ("any", 0))
     )
-    client = Client(dial, KEYS, "tests", secrets.token_hex(16), proxies)
+    client = Client(ClientSettings(dial, KEYS, "tests"), secrets.token_hex(16), proxies)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(play, played)
         yield client
@@ -113,7 +115,7 @@ async def test_a_server_that_goes_silent(contexts, autojump_clock):
         began = trio.current_time()
         with pytest.raises(trio.TooSlowError):
             await hold_session(client, 1, not_connected)
-        assert trio.current_time() - began == pytest.approx(client.connect_timeout)
+        assert trio.current_time() - began == pytest.approx(client.settings.connect_timeout)
 
 
 async def test_a_server_that_goes_without_a_word(contexts):

@@ -137,7 +137,7 @@ class Published:
 
         One that knows no visits would publish for everybody what is for visitors only.
         """
-        private = any(proxy.visitors_only for proxy in self._wanted)
+        private = any(proxy.spec.visitors_only for proxy in self._wanted)
         return RECONFIGURE in self._features and not (private and VISITORS not in self._features)
 
     def _difference(self) -> tuple[int | LocalProxy, ...]:
@@ -175,7 +175,7 @@ class Published:
         self.by_id[number] = proxy
         proxy.guard.begin(self._name)
         proxy.guard.renewed = self._ask_again
-        proxy.standing.value = ASKED
+        proxy.status.value = ASKED
         return number
 
     def _leave(self, number: int) -> None:
@@ -183,7 +183,7 @@ class Published:
         del self._asked[number]
         proxy.retire()
         proxy.guard.end()
-        proxy.standing.value = None
+        proxy.status.value = None
         logger.info("Proxy removed", extra={"proxy": proxy.name})
 
     def _take(self, answers: tuple[Bound | Rejected, ...]) -> None:
@@ -206,12 +206,12 @@ def tell(proxy: LocalProxy, answer: Bound | Rejected) -> None:
     Raises:
       RemoteProtocolError: it was published without an address, or one for visitors only with one.
     """
-    if isinstance(answer, Bound) and bool(answer.addresses) is proxy.visitors_only:
+    if isinstance(answer, Bound) and bool(answer.addresses) is proxy.spec.visitors_only:
         fault = "no address" if not answer.addresses else "an address, and is for visitors only"
         raise RemoteProtocolError(f"the server says that {proxy.name} has {fault}")
-    proxy.standing.value = answer
+    proxy.status.value = answer
     if isinstance(answer, Bound):
-        if proxy.addresses != answer.addresses or proxy.visitors_only:
+        if proxy.addresses != answer.addresses or proxy.spec.visitors_only:
             proxy.published(answer.addresses)
         return
     proxy.addresses = ()
@@ -219,7 +219,7 @@ def tell(proxy: LocalProxy, answer: Bound | Rejected) -> None:
         "Proxy rejected",
         extra={
             "proxy": proxy.name,
-            "port": proxy.publish_port,
+            "port": proxy.spec.publish_port,
             "code": answer.code.value,
             "reason": answer.text,
             "again": "the server keeps trying" if answer.code.passes else "no",

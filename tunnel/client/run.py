@@ -38,37 +38,41 @@ async def run_client(
     """
     state = AsyncValue(ClientState.CONNECTING)
     # Not a secret: it only keeps clients from coming back in step.
-    delays = Backoff(client.reconnect_delay, client.reconnect_max_delay, random.random)
+    backoff = Backoff(random.random)
     detector = SleepDetector()
     task_status.started(
         ClientHandle(
             state,
             lambda: tuple(proxy.statistics() for proxy in client.proxies),
-            lambda other, *, anew: client.become(other, anew=anew),
+            lambda other, *, anew: client.update(other, anew=anew),
         )
     )
     try:
         for attempt in itertools.count(1):
             state.value = ClientState.CONNECTING
             logger.info("Connecting", extra={"attempt": attempt})
-            hint = await _attempt(client, attempt, delays, state)
+            hint = await _attempt(client, attempt, backoff, state)
             if client.anew:
                 client.anew = False
                 continue
             state.value = ClientState.WAITING
-            delay = max(delays.delay(trio.current_time()), hint)
+            settings = client.settings
+            delay = backoff.delay(
+                trio.current_time(), settings.reconnect_delay, settings.reconnect_max_delay
+            )
+            delay = max(delay, hint)
             logger.info(f"Reconnecting in {round(delay, 3):g} seconds")
             with trio.CancelScope() as client.pause:
                 if await sleep_while_awake(delay, detector):
                     logger.info("This machine slept")
-                    delays.reset()  # what went wrong before concerns another network, perhaps
+                    backoff.reset()  # what went wrong before concerns another network, perhaps
             client.anew = False
     finally:
         logger.info("Client stopped")
 
 
 async def _attempt(
-    client: Client, attempt: int, delays: Backoff, state: AsyncValue[ClientState]
+    client: Client, attempt: int, backoff: Backoff, state: AsyncValue[ClientState]
 ) -> float:
     """One session and its end in the log; returns how long the server asks to wait, in seconds."""
     hint = 0.0
@@ -79,7 +83,7 @@ async def _attempt(
         nonlocal stable_at
         stable_at = trio.current_time() + limits.STABLE_SESSION
         state.value = ClientState.CONNECTED
-        delays.server_is_back()
+        backoff.server_is_back()
         published = sum(1 for proxy in client.proxies if proxy.up)
         logger.info("Connected", extra={"published": published, "proxies": len(client.proxies)})
 
@@ -88,11 +92,11 @@ async def _attempt(
         why = LinkLost(ended.end.text)
         logger.warning("Connection lost", extra={"reason": ended.end.text})
         if ended.stopping:
-            delays.expect_restart(trio.current_time())
+            backoff.expect_restart(trio.current_time())
     except* Refused as group:
         why = _only(group)
         hint = _log_refused(why)
-        delays.server_is_back()
+        backoff.server_is_back()
     except* (LinkLost, RemoteProtocolError) as group:
         why = _only(group)
         logger.warning("Connection lost", extra={"reason": str(why)})
@@ -100,13 +104,13 @@ async def _attempt(
         why = LinkLost(str(group.exceptions[0]))
         logger.warning("Connection lost", extra={"reason": str(why)})
     except* trio.TooSlowError:
-        reason = f"no connection within {client.connect_timeout:g} seconds"
+        reason = f"no connection within {client.settings.connect_timeout:g} seconds"
         why = LinkLost(reason)
         logger.warning("Connection lost", extra={"reason": reason})
     if not client.anew and client.gives_up(why):
         raise why
     if trio.current_time() >= stable_at:
-        delays.reset()
+        backoff.reset()
     return hint
 
 

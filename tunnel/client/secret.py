@@ -88,10 +88,10 @@ class Guard:
         self._shown.clear()
         self.renewed = _nobody
 
-    def become(self, other: Guard) -> None:
-        """Ask for the other's secret from now on."""
-        if self._key != other._key:
-            self._key = other._key
+    def update(self, key: bytes | None) -> None:
+        """Ask for another secret from now on, or for none; proofs of the former count no more."""
+        if self._key != key:
+            self._key = key
             self.begin(self._owner)
 
     @property

@@ -6,16 +6,16 @@ import contextlib
 import logging
 import math
 import secrets
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 
 import attrs
 import trio
 
-from tunnel import limits
 from tunnel.client.connect import certificate_remedy, leaf_hash
 from tunnel.client.dialling import accept_visitors
 from tunnel.client.proxy import ASKED, LocalProxy
 from tunnel.client.publishing import Published
+from tunnel.client.settings import ClientSettings
 from tunnel.client.visitors import LocalVisitor
 from tunnel.errors import LinkLost, RemoteProtocolError, TunnelError
 from tunnel.eventlog import logged_events
@@ -33,7 +33,6 @@ from tunnel.protocol.handshake import (
     ConfiguredReceived,
     ServerProved,
 )
-from tunnel.protocol.keys import ClientKeys
 from tunnel.protocol.messages import RECONFIGURE, VISITORS, Capabilities, ProxyRequest
 from tunnel.yamux import Role
 
@@ -45,32 +44,17 @@ OWN = Capabilities(features=(RECONFIGURE, VISITORS))
 
 @attrs.define(eq=False)
 class Client:
-    """What all sessions of a client share. Seconds throughout.
+    """What all sessions of a client share.
 
     Args:
-      dial: connects to the server; see `Dialler`.
-      keys: derived from the authentication key.
-      name: how the server's logs call this client.
+      settings: what the configuration says of it now.
       client_id: made once per configuration.
       proxies: what to publish.
-      connect_timeout: from dialling to configured.
-      reconnect_delay, reconnect_max_delay: see `Backoff`.
-      keepalive_interval: silence before a ping.
-      keepalive_timeout: silence after it before the server counts as gone.
-      carrier: what carries local sockets; None for the best there is.
     """
 
-    dial: Callable[[], Awaitable[TlsStream]]
-    keys: ClientKeys
-    name: str
+    settings: ClientSettings
     client_id: str
     proxies: tuple[LocalProxy, ...]
-    connect_timeout: float = limits.CONNECT_TIMEOUT
-    reconnect_delay: float = limits.RECONNECT_DELAY
-    reconnect_max_delay: float = limits.RECONNECT_DELAY
-    keepalive_interval: float = limits.KEEPALIVE_INTERVAL
-    keepalive_timeout: float = limits.KEEPALIVE_TIMEOUT
-    carrier: str | None = None
     #: What other clients have and this one visits.
     visitors: tuple[LocalVisitor, ...] = attrs.field(default=(), kw_only=True)
     #: Told what happens.
@@ -90,25 +74,21 @@ class Client:
     #: True if the next session is to begin at once.
     anew: bool = attrs.field(default=False, init=False)
 
-    def become(self, other: Client, *, anew: bool) -> None:
-        """Be as the other one, which was never run; returns at once, while it is being done.
+    def update(self, other: Client, *, anew: bool) -> None:
+        """Do what another configuration says; returns at once, while it is being done.
 
         Args:
-          other: what to be, but for its ids. Proxies that it has in the same place stay published.
+          other: a client made from it, which was never run. Its ids count for nothing. Proxies that
+            it has in the same place stay published.
           anew: in a session of its own; else the one that lives is changed.
         """
         former = {proxy.place: proxy for proxy in self.proxies}
         for proxy in other.proxies:
             if proxy.place in former:
-                former[proxy.place].become(proxy)
+                former[proxy.place].update(proxy.spec)
         self.proxies = tuple(former.get(proxy.place, proxy) for proxy in other.proxies)
         anew = anew or self._secrets() != other._secrets()
-        self.dial, self.keys, self.name = other.dial, other.keys, other.name
-        self.visitors, self.connect_timeout = other.visitors, other.connect_timeout
-        self.reconnect_delay = other.reconnect_delay
-        self.reconnect_max_delay = other.reconnect_max_delay
-        self.keepalive_interval = other.keepalive_interval
-        self.keepalive_timeout = other.keepalive_timeout
+        self.settings, self.visitors = other.settings, other.visitors
         if anew:
             self.anew = True
             self.pause.cancel()
@@ -120,7 +100,7 @@ class Client:
 
     def _secrets(self) -> tuple[object, ...]:
         """What a session begins with, and a file elsewhere may have another of."""
-        return self.keys, *(visitor.visit_key for visitor in self.visitors)
+        return self.settings.keys, *(visitor.visit_key for visitor in self.visitors)
 
 
 @attrs.frozen
@@ -149,13 +129,13 @@ async def hold_session(client: Client, attempt: int, connected: Callable[[], Non
       Refused: it said no.
       RemoteProtocolError, BrokenResourceError, TooSlowError: it did not come to an end.
     """
-    with trio.fail_after(client.connect_timeout) as patience:
-        tls = await client.dial()
+    with trio.fail_after(client.settings.connect_timeout) as patience:
+        tls = await client.settings.dial()
         client.host = tls.server_hostname
         proxies, visitors = client.proxies, client.visitors
         try:
             for proxy in proxies:
-                proxy.standing.value = ASKED
+                proxy.status.value = ASKED
             proved, requests, configured, early = await _introduce(
                 tls, client, proxies, visitors, attempt
             )
@@ -183,7 +163,7 @@ async def hold_session(client: Client, attempt: int, connected: Callable[[], Non
 
 def _forget(proxies: Iterable[LocalProxy]) -> None:
     for proxy in proxies:
-        proxy.standing.value = None
+        proxy.status.value = None
         proxy.guard.end()
 
 
@@ -196,10 +176,10 @@ async def _introduce(
 ) -> tuple[ServerProved, tuple[ProxyRequest, ...], ConfiguredReceived, bytes]:
     """The handshake, and what it asked for; the bytes are the link's first."""
     handshake = ClientHandshake(
-        keys=client.keys,
+        keys=client.settings.keys,
         binding=Binding("certificate", leaf_hash(tls)),
         nonce=secrets.token_bytes(32),
-        name=client.name,
+        name=client.settings.name,
         client_id=client.client_id,
         instance_id=client.instance_id,
         attempt=attempt,
@@ -216,7 +196,7 @@ async def _introduce(
     await _send(tls, handshake.authenticate())
     proved = await next_event(handshake, tls)
     assert isinstance(proved, ServerProved)  # the same  # noqa: S101
-    if VISITORS not in proved.capabilities.features and any(p.visitors_only for p in proxies):
+    if VISITORS not in proved.capabilities.features and any(p.spec.visitors_only for p in proxies):
         # It would publish them for everybody.
         raise LinkLost("the server knows no visitors_only: update it, or publish those proxies")
     for proxy in proxies:
@@ -255,11 +235,11 @@ def _link(
     settings = link_settings(
         OWN,
         proved.capabilities,
-        keepalive_interval=client.keepalive_interval,
-        keepalive_timeout=client.keepalive_timeout,
+        keepalive_interval=client.settings.keepalive_interval,
+        keepalive_timeout=client.settings.keepalive_timeout,
     )
     accept = accept_visitors(by_id, client.audit)
-    return Link(tls, Role.CLIENT, settings, accept, carrier=client.carrier, early=early)
+    return Link(tls, Role.CLIENT, settings, accept, carrier=client.settings.carrier, early=early)
 
 
 async def _visit(visitors: tuple[LocalVisitor, ...], proved: ServerProved, link: Link) -> None:

@@ -17,7 +17,7 @@ from trio_util import AsyncValue
 from tunnel import limits
 from tunnel.api import make_client, make_proxy, run_made_client
 from tunnel.client.handled import HandledProxy, Handler
-from tunnel.client.proxy import LocalProxy, Standing
+from tunnel.client.proxy import LocalProxy, ProxyStatus
 from tunnel.client.session import Client
 from tunnel.client.visitors import LocalVisitor
 from tunnel.config import ClientConfig, ProxyConfig
@@ -177,7 +177,7 @@ class ClientLink:
           PublishError: the server does not publish it.
         """
         keys: dict[str, object] = {
-            "name": name or f"{self._client.name}-{next(self._numbers)}",
+            "name": name or f"{self._client.settings.name}-{next(self._numbers)}",
             "publish_addr": host,
             "publish_port": port,
             "allow_from": allow_from,
@@ -218,7 +218,7 @@ class ClientLink:
             client.proxies = tuple(other for other in client.proxies if other is not proxy)
             self._changed()
             with trio.move_on_after(limits.WITHDRAWAL, shield=True):
-                await proxy.standing.wait_value(None)
+                await proxy.status.wait_value(None)
             if isinstance(proxy, HandledProxy):
                 proxy.handlers = None
 
@@ -229,15 +229,15 @@ class ClientLink:
     async def _reached(self, proxy: LocalProxy, *, wait: bool) -> Address:
         """Where the proxy is published, as soon as it is."""
 
-        def is_told(standing: Standing) -> bool:
-            return isinstance(standing, Bound) or (
-                isinstance(standing, Rejected) and not (wait and standing.code.passes)
+        def is_told(status: ProxyStatus) -> bool:
+            return isinstance(status, Bound) or (
+                isinstance(status, Rejected) and not (wait and status.code.passes)
             )
 
-        standing = await proxy.standing.wait_value(is_told)
-        if isinstance(standing, Rejected):
-            raise PublishError(standing.code, standing.text)
-        return self._address(standing)
+        status = await proxy.status.wait_value(is_told)
+        if isinstance(status, Rejected):
+            raise PublishError(status.code, status.text)
+        return self._address(status)
 
     def _address(self, bound: Bound) -> Address:
         """Where visitors of this client's server come to."""
@@ -250,19 +250,19 @@ class ClientLink:
     def noting(self, proxy: LocalProxy) -> Iterator[None]:
         """Keep `published` true about a proxy, for as long as the block lasts.
 
-        It changes with the proxy's standing, at once: a task would come too late for whoever looks
+        It changes with the proxy's status, at once: a task would come too late for whoever looks
         when `state` says that the client is connected again.
         """
-        with proxy.standing.open_transform(functools.partial(self._note, proxy)):
+        with proxy.status.open_transform(functools.partial(self._note, proxy)):
             try:
                 yield
             finally:
                 self._note(proxy, None)
 
-    def _note(self, proxy: LocalProxy, standing: Standing) -> None:
+    def _note(self, proxy: LocalProxy, status: ProxyStatus) -> None:
         others = {name: at for name, at in self.published.value.items() if name != proxy.name}
-        if isinstance(standing, Bound) and standing.addresses:
-            others[proxy.name] = self._address(standing)
+        if isinstance(status, Bound) and status.addresses:
+            others[proxy.name] = self._address(status)
         if others != self.published.value:
             self.published.value = others
 

@@ -92,8 +92,10 @@ async def open_client(
     config = ClientConfig(**own | settings)
     client = make_client(config, None)
     if isinstance(server, MemoryServer):
-        assert isinstance(client.dial, Dialler)  # what `make_client` makes  # noqa: S101
-        client.dial = attrs.evolve(client.dial, reach=functools.partial(server.reach, fault))
+        dial = client.settings.dial
+        assert isinstance(dial, Dialler)  # what `make_client` makes  # noqa: S101
+        dial = attrs.evolve(dial, reach=functools.partial(server.reach, fault))
+        client.settings = attrs.evolve(client.settings, dial=dial)
     async with open_link(client, config, None, reconnect=True) as link:
         fault.follow(link.state)
         yield link
