@@ -14,7 +14,7 @@ import trio
 import trio.testing
 import trustme
 
-from tunnel.client.connect import Dialler
+from tunnel.client.dial import Dialler
 from tunnel.client.proxy import LocalProxy
 from tunnel.client.run import run_client
 from tunnel.client.session import Client
@@ -85,7 +85,7 @@ class World:
     def client(self, *proxies: LocalProxy, keys=None, client_id=None, **settings) -> Client:
         """A client of that server, not started."""
         dial = self.dial or Dialler((self.address,), self.context, frozenset(), str, 10.0)
-        visitors = settings.pop("visitors", ())
+        visit_ports = settings.pop("visit_ports", ())
         own = {"reconnect_delay": 0.0, "reconnect_max_delay": 0.0}
         return Client(
             ClientSettings(
@@ -93,7 +93,7 @@ class World:
             ),
             client_id or secrets.token_hex(16),
             proxies,
-            visitors=visitors,
+            visit_ports=visit_ports,
         )
 
     async def start_client(self, *proxies: LocalProxy, **settings):

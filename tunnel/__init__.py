@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tunnel._version import __version__
     from tunnel.api import change_client, change_server, run_client, run_server
-    from tunnel.client.handled import Handler, Peer
+    from tunnel.client.handler import Handler, Peer
     from tunnel.config import ClientConfig, ServerConfig, load_client, load_server
     from tunnel.errors import (
         ConfigError,

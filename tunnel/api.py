@@ -16,13 +16,13 @@ import trio
 
 from tunnel import store
 from tunnel.certificates import spki_pin
-from tunnel.client.connect import Dialler
-from tunnel.client.handled import HandledProxy, Handler
+from tunnel.client.dial import Dialler
+from tunnel.client.handler import HandledProxy, Handler
 from tunnel.client.proxy import LocalProxy
-from tunnel.client.secret import visit_keys
 from tunnel.client.session import Client
 from tunnel.client.settings import ClientSettings, ProxySpec
-from tunnel.client.visitors import make_visitor
+from tunnel.client.visit_auth import visit_keys
+from tunnel.client.visit_port import make_visit_port
 from tunnel.config import ClientConfig, IdentityConfig, ProxyConfig, ServerConfig
 from tunnel.errors import ConfigError, Fault, TunnelError
 from tunnel.events import ServerEvent
@@ -308,7 +308,7 @@ def make_client(config: ClientConfig, source: Path | None) -> Client:
             make_proxy(proxy, config, key=key)
             for proxy, key in zip(config.proxies, of_proxies, strict=True)
         ),
-        visitors=tuple(map(make_visitor, config.visitors, of_visitors)),
+        visit_ports=tuple(map(make_visit_port, config.visitors, of_visitors)),
     )
 
 

@@ -15,7 +15,7 @@ import attrs
 import trio
 
 from tunnel import store
-from tunnel.client.connect import Dialler
+from tunnel.client.dial import Dialler
 from tunnel.client.proxy import LocalProxy
 from tunnel.client.run import run_client
 from tunnel.client.session import Client
@@ -131,17 +131,17 @@ class ClientProgram:
 
     @property
     def _link(self) -> Link | None:
-        return None if self.client.published is None else self.client.published.link
+        return None if self.client.session is None else self.client.session.link
 
     def view(self) -> ProgramView:
         """The client now."""
-        published, proxies = self.client.published, self.client.proxies
+        live, proxies = self.client.session, self.client.proxies
         session = SessionView(
             self.client.settings.name,
             None,
             self._server(),
-            None if published is None else published.since,
-            None if published is None else observe_link(published.link),
+            None if live is None else live.since,
+            None if live is None else observe_link(live.link),
             tuple(map(_local, proxies)),
         )
         state = ClientState.CONNECTING if self._handle is None else self._handle.state.value

@@ -9,7 +9,7 @@ import trio
 
 from tunnel.client.proxy import LocalProxy
 from tunnel.client.run import run_client
-from tunnel.client.session import Client, Ended
+from tunnel.client.session import Client
 from tunnel.client.settings import ClientSettings, ProxySpec
 from tunnel.errors import LinkLost, Refused, RemoteProtocolError
 from tunnel.events import End, EndReason
@@ -42,10 +42,10 @@ class Script:
         if isinstance(thing, Exception):
             raise thing
         connected()
-        if isinstance(thing, Ended):
+        if isinstance(thing, End):
             return thing
         await trio.sleep(thing)
-        return Ended(End(EndReason.CUT, "cut"))
+        return End(EndReason.CUT, "cut")
 
     @property
     def pauses(self):
@@ -77,7 +77,7 @@ def play(monkeypatch):
 
 
 def lines(caplog):
-    return [record.getMessage() for record in caplog.records if record.name == "tunnel.client.run"]
+    return [record.getMessage() for record in caplog.records if record.name == "tunnel.client"]
 
 
 async def test_five_seconds_whatever_went_wrong(play, autojump_clock, caplog):
@@ -122,7 +122,7 @@ async def test_a_server_that_asks_for_patience_gets_it(play, autojump_clock):
     assert script.pauses == pytest.approx([42.0, 5.0, 5.0])
 
 
-STOPPED = Ended(End(EndReason.STOPPED, "the server stops"), stopping=True)
+STOPPED = End(EndReason.STOPPED, "the server stops")
 
 
 async def test_a_server_that_stopped_is_asked_again_soon_until_it_answers(

@@ -9,7 +9,7 @@ import trio
 
 from tests.net.rig import make_contexts, memory_transports
 from tunnel.client.proxy import LocalProxy
-from tunnel.client.session import Client, Ended, hold_session
+from tunnel.client.session import Client, hold_session
 from tunnel.client.settings import ClientSettings, ProxySpec
 from tunnel.errors import Refused, RemoteProtocolError
 from tunnel.events import End, EndReason
@@ -154,7 +154,7 @@ async def test_what_is_published_and_remembered(contexts, caplog):
             seen.extend(proxy.addresses for proxy in client.proxies)
 
         ended = await hold_session(client, 1, connected)
-        assert ended == Ended(End(EndReason.CLOSED, "closed by the other side"), stopping=False)
+        assert ended == End(EndReason.CLOSED, "closed by the other side")
         assert seen == [(), (ADDRESS,)]
         assert client.proxies[1].preferred_port == ADDRESS.port
         assert client.proxies[1].request().preferred_port == ADDRESS.port

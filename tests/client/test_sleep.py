@@ -8,7 +8,7 @@ import trio
 from tests.e2e.rig import Wire
 from tests.rig import proxy, visit, world
 from tunnel import limits
-from tunnel.client.connect import Dialler
+from tunnel.client.dial import Dialler
 from tunnel.model import Address
 from tunnel.net.clock import SleepDetector
 from tunnel.views import ClientState

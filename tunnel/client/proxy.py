@@ -16,8 +16,15 @@ from trio_util import AsyncValue
 
 from tunnel import limits
 from tunnel.client.dialling import DiallingEndpoint
-from tunnel.client.secret import Guard
 from tunnel.client.settings import UNIX, ProxySpec
+from tunnel.client.visit_auth import Guard
+from tunnel.errors import RemoteProtocolError
+from tunnel.events import (
+    EventStream,
+    LocalServiceUnreachable,
+    OwnProxyPublished,
+    OwnProxyRejected,
+)
 from tunnel.model import Address, ResetCode, within
 from tunnel.net.carrier import Visit
 from tunnel.net.dial import (
@@ -59,6 +66,8 @@ class LocalProxy:
     preferred_port: int = attrs.field(default=0, init=False)
     #: What is asked of visitors through other clients.
     guard: Guard = attrs.field(init=False)
+    #: Of the session that it is served in.
+    _events: EventStream = attrs.field(factory=EventStream, init=False)
     _nursery: trio.Nursery | None = attrs.field(default=None, init=False)
     _retired: trio.Event = attrs.field(factory=trio.Event, init=False)
     _complained: bool = attrs.field(default=False, init=False)
@@ -107,19 +116,42 @@ class LocalProxy:
             self.guard.nonce,
         )
 
-    def published(self, addresses: tuple[Address, ...]) -> None:
-        """The server has bound it."""
-        self.addresses = addresses
-        if not self.spec.publish_port and addresses:
-            self.preferred_port = addresses[0].port
-        logger.info(
-            "Proxy published",
-            extra={
-                "proxy": self.name,
-                "address": ", ".join(map(str, addresses)) or "visitors only",
-                "local": self.target,
-            },
-        )
+    # --- What the server says of it ----------------------------------------------------------
+
+    def begin_session(self, owner: str) -> None:
+        """A server is asked to publish it.
+
+        Args:
+          owner: what that server calls this client.
+        """
+        self.status.value = ASKED
+        self.guard.begin(owner)
+
+    def end_session(self) -> None:
+        """The server is asked no more: the session is over, or the proxy was removed from it."""
+        self.status.value = None
+        self.guard.end()
+
+    def on_answer(self, answer: Bound | Rejected) -> None:
+        """The server has published it, or has not. While it is served (see `serve`).
+
+        Raises:
+          RemoteProtocolError: it has no address, or is for visitors only and has one.
+        """
+        spec = self.spec
+        if isinstance(answer, Bound) and bool(answer.addresses) is spec.visitors_only:
+            fault = "no address" if not answer.addresses else "an address, and is for visitors only"
+            raise RemoteProtocolError(f"the server says that {spec.name} has {fault}")
+        self.status.value = answer
+        if isinstance(answer, Rejected):
+            self.addresses = ()
+            event = OwnProxyRejected(spec.name, spec.publish_port, answer.code, answer.text)
+            self._events.emit(event)
+        elif self.addresses != answer.addresses or spec.visitors_only:
+            self.addresses = answer.addresses
+            if not spec.publish_port and answer.addresses:
+                self.preferred_port = answer.addresses[0].port
+            self._events.emit(OwnProxyPublished(spec.name, answer.addresses, self.target))
 
     @property
     def up(self) -> bool:
@@ -134,7 +166,7 @@ class LocalProxy:
         return self.spec.target
 
     def statistics(self) -> ProxyStatistics:
-        """The proxy now."""
+        """The proxy at this moment."""
         return ProxyStatistics(
             self.name,
             self.addresses,
@@ -145,23 +177,35 @@ class LocalProxy:
 
     # --- Dialling ----------------------------------------------------------------------------
 
-    async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def serve(
+        self,
+        events: EventStream,
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
         """Own the connections to the local service that are being made, until cancelled.
 
-        Retired, it takes no new visitors, and ends when those who are there are connected.
+        Retired (see `retire`), it takes no new visitors, and ends when each visitor that is there
+        is connected to the service, or was refused. Cancelled, it gives up the connections that are
+        being made; their visitors are reset with the link.
+
+        Args:
+          events: told what becomes of the proxy in this session.
+          task_status: told when it takes visitors.
         """
         async with trio.open_nursery() as nursery:
-            self._nursery = nursery
+            self._nursery, self._events = nursery, events
             self._retired = trio.Event()
             task_status.started()
             try:
                 await self._retired.wait()
             finally:
-                self._nursery = None  # nobody is dialled for from now on
+                # A nursery takes no other task once its last one has ended: no visitor from now on.
+                self._nursery = None
                 self.addresses = ()
 
     def retire(self) -> None:
-        """It is no longer published."""
+        """Have `serve` take no new visitors: the proxy is no longer published."""
         self._retired.set()
 
     def visit(self, endpoint: DiallingEndpoint, preamble: Preamble) -> None:
@@ -172,7 +216,7 @@ class LocalProxy:
         if self.spec.visitors_only and not self._may_visit(preamble):
             # The server should have seen to that.
             reason = "its client is not in allow_visitors"
-            self._refuse_guest(endpoint, preamble, ResetCode.NOT_ALLOWED, reason)
+            self._refuse_visit(endpoint, preamble, ResetCode.NOT_ALLOWED, reason)
             return
         if self.spec.networks and not within(preamble.source.host, self.spec.networks):
             self._turn_away(endpoint, preamble)
@@ -180,23 +224,23 @@ class LocalProxy:
         if preamble.guest is not None and self.guard.asks:
             answer = self.guard.answer(self.name, self.spec.publish_port, preamble)
             if isinstance(answer, str):
-                self._refuse_guest(endpoint, preamble, ResetCode.WRONG_SECRET, answer)
+                self._refuse_visit(endpoint, preamble, ResetCode.WRONG_SECRET, answer)
                 return
             endpoint.link.send(endpoint.stream_id, answer)
         self._receive(endpoint, preamble, self._nursery)
 
     def _may_visit(self, preamble: Preamble) -> bool:
-        """True for a guest of a client that may visit; a name that it chose itself is none."""
+        """True if it comes through a client that may visit; a name that one chose is no proof."""
         if preamble.guest is None:
             return False
         return not self.spec.allow_visitors or (
             preamble.assigned and preamble.guest in self.spec.allow_visitors
         )
 
-    def _refuse_guest(
+    def _refuse_visit(
         self, endpoint: DiallingEndpoint, preamble: Preamble, code: ResetCode, reason: str
     ) -> None:
-        """Reset it, and say why; not too often, for guests could fill the log."""
+        """Reset it, and log why; not too often, for visitors could fill the log."""
         endpoint.refuse(code)
         now = trio.current_time()
         if now >= self._refusals_quiet_until:
@@ -215,7 +259,7 @@ class LocalProxy:
     def _receive(
         self, endpoint: DiallingEndpoint, preamble: Preamble, nursery: trio.Nursery
     ) -> None:
-        """Somebody who may visit has come."""
+        """A visitor that is let in has come."""
         sock, connected = self._dial_at_once()
         if sock is not None and connected:
             self._hand_over(sock, endpoint, preamble)
@@ -230,7 +274,7 @@ class LocalProxy:
         return None, False
 
     def _turn_away(self, endpoint: DiallingEndpoint, preamble: Preamble) -> None:
-        """The server should have done it; one that does not know `allow_from` does not."""
+        """Reset a visitor that the server should have refused: it does not know `allow_from`."""
         endpoint.refuse(ResetCode.NOT_ALLOWED)
         if not self._warned:
             self._warned = True
@@ -255,7 +299,7 @@ class LocalProxy:
             if isinstance(sock, ResetCode):
                 endpoint.refuse(sock)
             elif scope.cancel_called:
-                sock.close()  # the visitor went in the moment in which the connection came
+                sock.close()  # the visitor went at the moment at which the connection came
             else:
                 self._hand_over(sock, endpoint, preamble)
             endpoint.link.flush()
@@ -306,16 +350,13 @@ class LocalProxy:
         endpoint.connected(sock, visit)
 
     def _complain(self, error: Exception) -> None:
-        """Once, until it works again, and not too often: visitors could fill the log otherwise."""
+        """Tell it once, until it works again, and not too often: visitors could fill the log."""
         now = trio.current_time()
         if not self._complained and now >= self._quiet_until:
             self._complained = True
             self._quiet_until = now + limits.LOCAL_COMPLAINT_INTERVAL
             reason = getattr(error, "strerror", None) or str(error) or "no answer"
-            logger.warning(
-                "Local service unreachable",
-                extra={"proxy": self.name, "local": self.target, "reason": reason},
-            )
+            self._events.emit(LocalServiceUnreachable(self.name, self.target, reason))
 
 
 def _reset_code(error: Exception) -> ResetCode:

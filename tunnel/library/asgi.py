@@ -23,7 +23,7 @@ from hypercorn.typing import ConnectionState
 from hypercorn.utils import LifespanFailureError, LifespanTimeoutError
 
 from tunnel import limits
-from tunnel.client.handled import Handler, Peer
+from tunnel.client.handler import Handler, Peer
 from tunnel.errors import TunnelError
 from tunnel.library.nursery import open_collapsing_nursery
 from tunnel.model import Address

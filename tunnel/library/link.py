@@ -16,10 +16,10 @@ from trio_util import AsyncValue
 
 from tunnel import limits
 from tunnel.api import make_client, make_proxy, run_made_client
-from tunnel.client.handled import HandledProxy, Handler
+from tunnel.client.handler import HandledProxy, Handler
 from tunnel.client.proxy import LocalProxy, ProxyStatus
 from tunnel.client.session import Client
-from tunnel.client.visitors import LocalVisitor
+from tunnel.client.visit_port import VisitPort
 from tunnel.config import ClientConfig, ProxyConfig
 from tunnel.errors import ConfigError, Fault, PublishError, Refused, TunnelError, Untrusted
 from tunnel.library.arguments import Target, local_address, proxy_config
@@ -138,9 +138,9 @@ class ClientLink:
         return tuple(proxy.statistics() for proxy in self._client.proxies)
 
     @property
-    def visitors(self) -> tuple[LocalVisitor, ...]:
+    def visitors(self) -> tuple[VisitPort, ...]:
         """What its configuration visits of other clients."""
-        return self._client.visitors
+        return self._client.visit_ports
 
     @asynccontextmanager
     async def publish(
@@ -223,8 +223,8 @@ class ClientLink:
                 proxy.handlers = None
 
     def _changed(self) -> None:
-        if self._client.published is not None:
-            self._client.published.want(self._client.proxies)
+        if self._client.session is not None:
+            self._client.session.update(self._client.proxies, anew=False)
 
     async def _reached(self, proxy: LocalProxy, *, wait: bool) -> Address:
         """Where the proxy is published, as soon as it is."""

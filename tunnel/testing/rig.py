@@ -12,7 +12,7 @@ import trio
 
 from tunnel import limits
 from tunnel.api import make_client
-from tunnel.client.connect import Dialler
+from tunnel.client.dial import Dialler
 from tunnel.config import ClientConfig, ServerConfig
 from tunnel.library.arguments import Target
 from tunnel.library.link import ClientLink, open_link
