@@ -17,8 +17,8 @@ import trustme
 from tunnel.client.dial import Dialler
 from tunnel.client.proxy import LocalProxy
 from tunnel.client.run import run_client
-from tunnel.client.session import Client
 from tunnel.client.settings import ClientSettings, ProxySpec
+from tunnel.client.state import Client
 from tunnel.model import Address, PortRange
 from tunnel.net.contexts import ServerTls, client_context, server_tls
 from tunnel.net.listen import open_listeners

@@ -19,8 +19,8 @@ from tunnel.certificates import spki_pin
 from tunnel.client.dial import Dialler
 from tunnel.client.handler import HandledProxy, Handler
 from tunnel.client.proxy import LocalProxy
-from tunnel.client.session import Client
 from tunnel.client.settings import ClientSettings, ProxySpec
+from tunnel.client.state import Client
 from tunnel.client.visit_auth import visit_keys
 from tunnel.client.visit_port import make_visit_port
 from tunnel.config import ClientConfig, IdentityConfig, ProxyConfig, ServerConfig

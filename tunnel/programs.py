@@ -18,7 +18,7 @@ from tunnel import store
 from tunnel.client.dial import Dialler
 from tunnel.client.proxy import LocalProxy
 from tunnel.client.run import run_client
-from tunnel.client.session import Client
+from tunnel.client.state import Client
 from tunnel.config.observed import Observed
 from tunnel.config.values import TOKEN
 from tunnel.errors import TunnelError

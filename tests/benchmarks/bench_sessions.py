@@ -28,7 +28,8 @@ from tests.benchmarks.processes import (
     quantile,
     site,
 )
-from tunnel.client.session import Client, hold_session
+from tunnel.client.session import hold_session
+from tunnel.client.state import Client
 from tunnel.model import Address
 
 KILLS = 30

@@ -19,7 +19,7 @@ import trio
 from tests.benchmarks.processes import prepared_client
 from tests.rig import proxy
 from tunnel.client.run import run_client
-from tunnel.client.session import Client
+from tunnel.client.state import Client
 from tunnel.views import ClientState
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import attrs
 
 from tunnel import api
-from tunnel.client.session import Client
+from tunnel.client.state import Client
 from tunnel.config import load_client
 
 HOST = "127.0.0.1"

@@ -9,8 +9,8 @@ import trio
 
 from tunnel.client.proxy import LocalProxy
 from tunnel.client.run import run_client
-from tunnel.client.session import Client
 from tunnel.client.settings import ClientSettings, ProxySpec
+from tunnel.client.state import Client
 from tunnel.errors import LinkLost, Refused, RemoteProtocolError
 from tunnel.events import End, EndReason
 from tunnel.net.clock import SleepDetector

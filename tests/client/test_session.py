@@ -9,8 +9,9 @@ import trio
 
 from tests.net.rig import make_contexts, memory_transports
 from tunnel.client.proxy import LocalProxy
-from tunnel.client.session import Client, hold_session
+from tunnel.client.session import hold_session
 from tunnel.client.settings import ClientSettings, ProxySpec
+from tunnel.client.state import Client
 from tunnel.errors import Refused, RemoteProtocolError
 from tunnel.events import End, EndReason
 from tunnel.model import Address, RejectionCode

@@ -22,7 +22,7 @@ def sleep(monkeypatch):
     def detector():
         return SleepDetector(lambda: readings["asleep"])
 
-    monkeypatch.setattr("tunnel.client.session.SleepDetector", detector)
+    monkeypatch.setattr("tunnel.client.state.SleepDetector", detector)
     monkeypatch.setattr("tunnel.client.run.SleepDetector", detector)
 
     def sleep():

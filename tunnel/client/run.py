@@ -12,7 +12,8 @@ from trio_util import AsyncValue
 
 from tunnel import limits, remedies
 from tunnel.client.backoff import Backoff
-from tunnel.client.session import Client, hold_session
+from tunnel.client.session import hold_session
+from tunnel.client.state import Client
 from tunnel.errors import LinkLost, Refused, RemoteProtocolError, TunnelError
 from tunnel.events import (
     ClientStopped,

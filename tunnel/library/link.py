@@ -18,7 +18,7 @@ from tunnel import limits
 from tunnel.api import make_client, make_proxy, run_made_client
 from tunnel.client.handler import HandledProxy, Handler
 from tunnel.client.proxy import LocalProxy, ProxyStatus
-from tunnel.client.session import Client
+from tunnel.client.state import Client
 from tunnel.client.visit_port import VisitPort
 from tunnel.config import ClientConfig, ProxyConfig
 from tunnel.errors import ConfigError, Fault, PublishError, Refused, TunnelError, Untrusted
