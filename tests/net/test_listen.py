@@ -72,13 +72,13 @@ async def test_any_port_is_free_on_both_families(opened, monkeypatch):
     """The port that IPv4 gets may be taken on IPv6: then another is tried."""
     tried = []
 
-    def listen_once(family, host, port, really=listen._listen):
+    def unbound_once(family, really=listen._unbound):
         if family == socket.AF_INET6 and len(tried) < 3:
-            tried.append(port)
+            tried.append(family)
             raise OSError(errno.EADDRINUSE, "in use")
-        return really(family, host, port)
+        return really(family)
 
-    monkeypatch.setattr(listen, "_listen", listen_once)
+    monkeypatch.setattr(listen, "_unbound", unbound_once)
     opened += open_listeners("*", 0)
     assert len(tried) == 3
     assert len(set(ports(opened))) == 1
@@ -89,22 +89,30 @@ async def test_any_port_is_free_on_both_families(opened, monkeypatch):
     ("missing", "left"), [(socket.AF_INET6, socket.AF_INET), (socket.AF_INET, socket.AF_INET6)]
 )
 def test_a_machine_with_one_family(opened, monkeypatch, number, missing, left):
-    def listen_once(family, host, port, really=listen._listen):
-        if family == missing:
-            raise OSError(number, os.strerror(number))
-        return really(family, host, port)
+    """Some make no socket of the other family, some make one that can be bound to no address."""
 
-    monkeypatch.setattr(listen, "_listen", listen_once)
+    class Unbindable(socket.socket):
+        def bind(self, _address):
+            raise OSError(number, os.strerror(number))
+
+    def unbound(family, really=listen._unbound):
+        if family != missing:
+            return really(family)
+        if number == errno.EAFNOSUPPORT:
+            raise OSError(number, os.strerror(number))
+        return Unbindable(family)
+
+    monkeypatch.setattr(listen, "_unbound", unbound)
     opened += open_listeners("*", 0)
     assert [listener.family for listener in opened] == [left]
     assert ports(opened)[0] > 0
 
 
 def test_a_machine_with_none(monkeypatch):
-    def listen_never(family, host, port):
+    def unbound(family):
         raise OSError(errno.EAFNOSUPPORT, "no such family")
 
-    monkeypatch.setattr(listen, "_listen", listen_never)
+    monkeypatch.setattr(listen, "_unbound", unbound)
     with pytest.raises(OSError, match="no such family"):
         open_listeners("*", 0)
 

@@ -9,7 +9,7 @@ import trio
 
 from tunnel import limits
 from tunnel.model import ResetCode
-from tunnel.net.carrier import Visit
+from tunnel.net.carrier import CarriedConnection
 from tunnel.net.endpoint import Endpoint
 from tunnel.net.link import Link
 from tunnel.net.transport import reset_on_close
@@ -33,7 +33,12 @@ class ProvingEndpoint(Endpoint):
     __slots__ = ("_expected", "_got", "_guest", "_link", "_scope", "_stream_id", "_visit")
 
     def __init__(
-        self, link: Link, stream_id: int, guest: socket.socket, visit: Visit, expected: bytes
+        self,
+        link: Link,
+        stream_id: int,
+        guest: socket.socket,
+        visit: CarriedConnection,
+        expected: bytes,
     ) -> None:
         self._link = link
         self._stream_id = stream_id

@@ -19,7 +19,7 @@ from tunnel import limits
 from tunnel.client.dialling import DiallingEndpoint
 from tunnel.client.secret import Guard
 from tunnel.model import Address, Network, ResetCode, within
-from tunnel.net.carrier import Visit
+from tunnel.net.carrier import CarriedConnection
 from tunnel.net.dial import (
     begin_connect,
     connect_address,
@@ -332,7 +332,9 @@ class LocalProxy:
                 sock.close()
                 endpoint.refuse(ResetCode.LOCAL_RESET)
                 return
-        visit = Visit(self.name, preamble.connection_id.hex(), self.counters, ResetCode.LOCAL_RESET)
+        visit = CarriedConnection(
+            self.name, preamble.connection_id.hex(), self.counters, ResetCode.LOCAL_RESET
+        )
         endpoint.connected(sock, visit)
 
     def _complain(self, error: Exception) -> None:

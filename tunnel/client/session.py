@@ -20,7 +20,6 @@ from tunnel.client.visitors import LocalVisitor
 from tunnel.errors import LinkLost, RemoteProtocolError, TunnelError
 from tunnel.eventlog import logged_events
 from tunnel.events import End, EndReason, EventStream
-from tunnel.net.account import Audit
 from tunnel.net.clock import SleepDetector, sleep_while_awake
 from tunnel.net.framed import next_event
 from tunnel.net.link import Link
@@ -75,8 +74,6 @@ class Client:
     visitors: tuple[LocalVisitor, ...] = attrs.field(default=(), kw_only=True)
     #: Told what happens.
     events: EventStream = attrs.field(factory=logged_events, kw_only=True)
-    #: Told of every visitor; None for nobody.
-    audit: Audit | None = attrs.field(default=None, init=False)
     #: The server that answered last, as it was dialled.
     host: str | None = attrs.field(default=None, init=False)
     #: Asked after each attempt and each session why it ended; True ends the loop with that error.
@@ -258,7 +255,7 @@ def _link(
         keepalive_interval=client.keepalive_interval,
         keepalive_timeout=client.keepalive_timeout,
     )
-    accept = accept_visitors(by_id, client.audit)
+    accept = accept_visitors(by_id, client.events)
     return Link(tls, Role.CLIENT, settings, accept, carrier=client.carrier, early=early)
 
 

@@ -2,6 +2,7 @@
 
 import secrets
 from contextlib import ExitStack, asynccontextmanager
+from types import SimpleNamespace
 
 import pytest
 import trio
@@ -24,9 +25,9 @@ from tunnel.protocol.messages import (
     VisitorRequest,
 )
 from tunnel.protocol.preamble import PreambleDecoder, build_visit_preamble
-from tunnel.server import targets
-from tunnel.server.registry import Owner, Seat
-from tunnel.server.targets import Refusal, Targets
+from tunnel.server import directory
+from tunnel.server.directory import Directory, Refusal
+from tunnel.server.registry import Owner, Registration
 from tunnel.yamux import Role, Settings
 
 GUEST = Address("10.1.2.3", 4567), Address("127.0.0.1", 15432)
@@ -169,7 +170,7 @@ def takes_no_stream(there, monkeypatch):
 async def waits(there):
     """Wait until a guest waits for the owner's link."""
     with trio.fail_after(10):
-        while len(there.tunnel.server.targets._watchers["db"]) < 2:
+        while len(there.tunnel.server.directory._watchers["db"]) < 2:
             await trio.lowlevel.checkpoint()
 
 
@@ -200,7 +201,7 @@ async def test_a_guest_that_goes_while_it_waits_leaves_nothing(certificate, monk
             stream.reset(ResetCode.CANCELLED)
             visitor.link.flush()
             with trio.fail_after(10):
-                while len(there.tunnel.server.targets._watchers["db"]) > 1:
+                while len(there.tunnel.server.directory._watchers["db"]) > 1:
                     await trio.lowlevel.checkpoint()
 
 
@@ -274,9 +275,9 @@ async def test_whoever_judges_for_the_program_is_asked(certificate):
             return "closed today"
 
         async with member(there, DATABASE), member(there, visits=[VISIT]) as visitor:
-            there.tunnel.server.lobby.judge = judge
+            there.tunnel.server.admission.judge = judge
             await refused(await visitor.visit(), "not allowed")
-            there.tunnel.server.lobby.judge = None
+            there.tunnel.server.admission.judge = None
         [arrival] = asked
         assert (arrival.client, arrival.proxy, arrival.guest_of) == ("stranger", "db", "stranger")
         assert lines(there, "Visit refused")[0].reason == "closed today"
@@ -286,20 +287,22 @@ async def test_whoever_judges_for_the_program_is_asked(certificate):
 
 
 def seat(name, *, assigned):
-    return Seat(Owner(name, "c"), "i", 1, name, Address("192.0.2.1", 1), None, assigned)
+    return Registration(
+        Owner(name, "c"), "i", 1, name, Address("192.0.2.1", 1), None, None, None, assigned
+    )
 
 
 class Thing:
     def __init__(self, name="db", port=5432, allow=(), addresses=()):
         self.name, self.port, self.addresses = name, port, addresses
-        self.allow_visitors = allow
+        self.request = SimpleNamespace(allow_visitors=allow)
 
 
 def found(request, *things, visitor=None, owner=None):
-    known, owner = Targets(), owner or seat("office", assigned=True)
+    known, owner = Directory(), owner or seat("office", assigned=True)
     with ExitStack() as offers:
         for thing in things:
-            offers.enter_context(known.offered(targets.Target(thing, owner, None)))
+            offers.enter_context(known.visitable(directory.Target(thing, owner, None)))
         return known.find(request, visitor or seat("laptop", assigned=True))
 
 
@@ -310,7 +313,7 @@ def found(request, *things, visitor=None, owner=None):
 def test_only_assigned_names_are_allowed(name, assigned, may):
     answer = found(VISIT, Thing(allow=("laptop",)), visitor=seat(name, assigned=assigned))
     if may:
-        assert isinstance(answer, targets.Target)
+        assert isinstance(answer, directory.Target)
     else:
         assert answer.code is ResetCode.NOT_ALLOWED
 
@@ -328,7 +331,7 @@ def test_only_an_assigned_owner_is_the_owner(owner, assigned, there):
 def test_a_port_means_what_was_configured_or_what_it_has():
     thing = Thing(port=0, addresses=(Address("::", 40123),))
     for port in (0, 40123):
-        assert isinstance(found(VisitorRequest(7, "db", port), thing), targets.Target)
+        assert isinstance(found(VisitorRequest(7, "db", port), thing), directory.Target)
     assert isinstance(found(VisitorRequest(7, "db", 40124), thing), Refusal)
 
 

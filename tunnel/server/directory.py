@@ -1,4 +1,4 @@
-"""What can be visited: the proxies of all sessions, by name, and who waits to hear of them."""
+"""The directory: which proxies other clients can visit now, by name, and who is told of changes."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import trio
 from tunnel.model import ResetCode
 from tunnel.net.link import Link
 from tunnel.protocol.messages import VisitorRequest
-from tunnel.server.listener import Proxy
-from tunnel.server.registry import Seat
+from tunnel.server.proxy import Proxy
+from tunnel.server.registry import FreedEvents, Registration
 
 
 @attrs.frozen(eq=False)
@@ -21,12 +21,12 @@ class Target:
 
     Args:
       proxy: what is visited.
-      seat: who has it.
+      session: whose it is.
       link: the way there.
     """
 
     proxy: Proxy
-    seat: Seat
+    session: Registration
     link: Link
 
     @property
@@ -46,9 +46,9 @@ class Target:
         proxy = self.proxy
         return port in (0, proxy.port) or any(port == place.port for place in proxy.addresses)
 
-    def admits(self, visitor: Seat) -> bool:
+    def admits(self, visitor: Registration) -> bool:
         """True if that client may visit it. Only names that a key of its own stands for count."""
-        allowed = self.proxy.allow_visitors
+        allowed = self.proxy.request.allow_visitors
         return not allowed or (visitor.assigned and visitor.name in allowed)
 
 
@@ -60,24 +60,25 @@ class Refusal:
     code: ResetCode = ResetCode.AWAY
 
 
-class Targets:
-    """The targets of one server. A name and a `publish_port` are one target's at a time."""
+class Directory:
+    """The proxies of one server by name. A name and a `publish_port` are one target's at a time."""
 
     def __init__(self) -> None:
         self._targets: dict[str, dict[int, Target]] = {}
         self._watchers: dict[str, set[Callable[[], None]]] = {}
-        self._freed: dict[tuple[str, int], trio.Event] = {}
+        #: By name and port.
+        self.freed = FreedEvents()
 
     def __len__(self) -> int:
         return sum(map(len, self._targets.values()))
 
-    def holder(self, proxy: Proxy) -> Seat | None:
-        """Whose target has that name and port."""
+    def claimant(self, proxy: Proxy) -> Registration | None:
+        """Whose proxy is visited by that name and port."""
         target = self._targets.get(proxy.name, {}).get(proxy.port)
-        return None if target is None else target.seat
+        return None if target is None else target.session
 
     @contextmanager
-    def offered(self, target: Target) -> Iterator[bool]:
+    def visitable(self, target: Target) -> Iterator[bool]:
         """Let it be visited within this block; False if another one has its name and port."""
         name, port = target.proxy.name, target.proxy.port
         if port in self._targets.get(name, {}):
@@ -91,22 +92,10 @@ class Targets:
             del self._targets[name][port]
             if not self._targets[name]:
                 del self._targets[name]
-            if (freed := self._freed.pop((name, port), None)) is not None:
-                freed.set()
+            self.freed.tell((name, port))
             self.changed(name)
 
-    async def wait_freed(self, proxy: Proxy) -> None:
-        """Wait until nobody has that name and port, or a moment after it."""
-        key = (proxy.name, proxy.port)
-        freed = self._freed.setdefault(key, trio.Event())
-        try:
-            await freed.wait()
-        finally:
-            # The last one who gives up waiting leaves nothing behind.
-            if self._freed.get(key) is freed and not freed.statistics().tasks_waiting:
-                del self._freed[key]
-
-    def find(self, request: VisitorRequest, visitor: Seat) -> Target | Refusal:
+    def find(self, request: VisitorRequest, visitor: Registration) -> Target | Refusal:
         """What a client visits with that, or why it cannot.
 
         Args:
@@ -116,8 +105,8 @@ class Targets:
         targets = self._targets.get(request.name, {}).values()
         found = [target for target in targets if target.answers_to(request.publish_port)]
         if request.owner:
-            # Who chose his name himself proves nothing with it.
-            found = [t for t in found if t.seat.assigned and t.seat.name == request.owner]
+            # A client that chose its name itself proves nothing with it.
+            found = [t for t in found if t.session.assigned and t.session.name == request.owner]
         if not found:
             return Refusal(_nobody(request))
         if len(found) > 1:
@@ -133,7 +122,7 @@ class Targets:
         self._watchers.setdefault(name, set()).add(changed)
 
     def unwatch(self, name: str, changed: Callable[[], None]) -> None:
-        """Do so no more."""
+        """Stop what `watch` began."""
         watchers = self._watchers.get(name, set())
         watchers.discard(changed)
         if not watchers:

@@ -11,6 +11,7 @@ import trio
 from trio_util import wait_any
 
 from tunnel import limits
+from tunnel.events import VisitRefused
 from tunnel.model import Address, ResetCode
 from tunnel.net.endpoint import Endpoint
 from tunnel.net.incoming import IncomingEndpoint
@@ -19,28 +20,28 @@ from tunnel.net.splice import splice
 from tunnel.protocol import messages
 from tunnel.protocol.messages import VisitorRequest
 from tunnel.protocol.preamble import Preamble, build_guest_preamble
-from tunnel.server.registry import Seat
-from tunnel.server.targets import Refusal, Target, Targets
-from tunnel.server.visitors import Lobby
+from tunnel.server.admission import Admission
+from tunnel.server.directory import Directory, Refusal, Target
+from tunnel.server.registry import Registration
 
 logger = logging.getLogger(__name__)
 
 
 @attrs.define(eq=False)
-class Visits:
-    """The visits of one session.
+class ClientVisits:
+    """What one session visits of other clients.
 
     Args:
-      targets: what can be visited.
-      lobby: where the visitors of all proxies come in.
-      seat: who visits.
+      directory: what can be visited.
+      admission: what the visitors of all proxies share.
+      session: who visits.
       here: the server's address that the client is connected to.
       say: tells the client something.
     """
 
-    targets: Targets
-    lobby: Lobby
-    seat: Seat
+    directory: Directory
+    admission: Admission
+    session: Registration
     here: Address
     say: Callable[[messages.Message], None]
     #: What the client visits now, by its own ids.
@@ -77,17 +78,17 @@ class Visits:
     def _watch(self) -> None:
         if self._living:
             for request in self.requests.values():
-                self.targets.watch(request.name, self._changed)
+                self.directory.watch(request.name, self._changed)
             self._changed()
 
     def _unwatch(self) -> None:
         for request in self.requests.values():
-            self.targets.unwatch(request.name, self._changed)
+            self.directory.unwatch(request.name, self._changed)
 
     def _changed(self) -> None:
         """Tell the client what is new to it."""
         for number, request in self.requests.items():
-            notice = _notice(number, self.targets.find(request, self.seat))
+            notice = _notice(number, self.directory.find(request, self.session))
             if self._told.get(number) != notice:
                 self._told[number] = notice
                 self.say(notice)
@@ -104,47 +105,52 @@ class Visits:
         request = None if number is None else self.requests.get(number)
         if request is None:
             return Refusal("the client visits nothing by that id", ResetCode.UNKNOWN_PROXY)
-        found = self.targets.find(request, self.seat)
+        found = self.directory.find(request, self.session)
         if isinstance(found, Target):
-            arrival = found.proxy.visitors.ask(self.seat.address, self.seat.name)
-            if arrival is not None:
-                found.proxy.visitors.count(arrival, self.seat.address)
-                return Refusal(arrival, ResetCode.NOT_ALLOWED)
+            admission, source = found.proxy.admission, self.session.address
+            if (reason := admission.refusal(source, self.session.name)) is not None:
+                admission.count_refused(reason, source)
+                return Refusal(reason, ResetCode.NOT_ALLOWED)
         return found
 
     def refuse(self, endpoint: VisitEndpoint, preamble: Preamble, refusal: Refusal) -> None:
         """Reset a stream, and say why in a line that cannot flood."""
         endpoint.refuse(refusal.code)
         request = self.requests.get(-1 if preamble.visitor_id is None else preamble.visitor_id)
-        self.lobby.complaints.say(
-            logging.WARNING,
-            "Visit refused",
-            kind=refusal.code.text,
-            client=self.seat.name,
-            address=str(self.seat.address),
-            proxy="" if request is None else request.name,
-            connection=preamble.connection_id.hex(),
-            reason=refusal.reason,
+        proxy = "" if request is None else request.name
+        connection = preamble.connection_id.hex()
+        self.admission.limited.emit(
+            f"visit/{refusal.code}",
+            lambda left_out: VisitRefused(
+                self.session.name,
+                self.session.address,
+                proxy,
+                connection,
+                refusal.reason,
+                left_out,
+            ),
         )
 
     def join(self, endpoint: VisitEndpoint, preamble: Preamble, target: Target) -> None:
         """Open a stream to the owner, and join the two. Flush both links after it."""
-        proxy, link, source = target.proxy, target.link, self.seat.address
+        proxy, link, source = target.proxy, target.link, self.session.address
         stream_id = link.open_stream()
         header = build_guest_preamble(
             source,
             self.here,
             proxy.proxy_id,
             preamble,
-            self.seat.name,
-            assigned=self.seat.assigned,
+            self.session.name,
+            assigned=self.session.assigned,
         )
         link.send(stream_id, header)
-        guest = proxy.visitors.guest(source, preamble.connection_id.hex(), proxy.counters)
+        connection = proxy.admission.connection(
+            source, preamble.connection_id.hex(), proxy.counters
+        )
         splice(
             (endpoint.link, endpoint.stream_id),
             (link, stream_id),
-            guest,
+            connection,
             parked=endpoint.parked,
             finished=endpoint.finished,
         )
@@ -153,9 +159,9 @@ class Visits:
             "Guest connected",
             extra={
                 "proxy": proxy.name,
-                "client": target.seat.name,
-                "guest_of": self.seat.name,
-                "connection": preamble.connection_id.hex(),
+                "client": target.session.name,
+                "guest_of": self.session.name,
+                "connection": connection.connection_id,
             },
         )
 
@@ -164,7 +170,7 @@ def _notice(number: int, found: Target | Refusal) -> messages.Target:
     if isinstance(found, Refusal):
         return messages.Target(number, reason=found.reason)
     proxy = found.proxy
-    return messages.Target(number, found.seat.name, proxy.port, proxy.visit_nonce)
+    return messages.Target(number, found.session.name, proxy.port, proxy.request.visit_nonce)
 
 
 class VisitEndpoint(IncomingEndpoint):
@@ -172,7 +178,7 @@ class VisitEndpoint(IncomingEndpoint):
 
     __slots__ = ("_scope", "_visits")
 
-    def __init__(self, link: Link, stream_id: int, visits: Visits) -> None:
+    def __init__(self, link: Link, stream_id: int, visits: ClientVisits) -> None:
         super().__init__(link, stream_id)
         self._visits = visits
         #: Cancelled when the guest goes before the owner's link takes another stream.
@@ -199,7 +205,7 @@ class VisitEndpoint(IncomingEndpoint):
         with scope:
             with trio.move_on_after(limits.VISIT_PATIENCE):
                 while isinstance(found, Target) and not found.open:
-                    with visits.targets.changing(name) as changed:
+                    with visits.directory.changing(name) as changed:
                         await wait_any(found.wait_open, changed.wait)
                     found = visits.find(preamble)
             if isinstance(found, Target) and not found.open:
