@@ -203,7 +203,7 @@ def open_display(
         start_logging(settings)
         yield Plain(progress, qr=qr)
         return
-    # These imports take a tenth of a second; nobody else waits for them.
+    # These imports take a tenth of a second, so they are made only where they are needed.
     from rich.console import Console
     from rich.live import Live
 
@@ -236,10 +236,15 @@ def _log_above(console: Console, settings: Settings) -> None:
 
 
 class ProgressBar:
-    """A progress bar that nobody sees; `open_progress_bar` gives one that suits stderr."""
+    """What shows how far a measurement is. This one shows nothing; see `open_progress_bar`."""
 
     def begin(self, part: str, seconds: float) -> None:
-        """A part of the measurement begins, and takes so many seconds."""
+        """A part of the measurement begins.
+
+        Args:
+          part: what is measured, in a few words.
+          seconds: how long it takes.
+        """
 
     async def keep_moving(self) -> None:
         """Move the bar, until cancelled."""

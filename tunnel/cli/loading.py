@@ -32,12 +32,12 @@ from tunnel.protocol.keys import KeyFormatError, Verifier, is_generated_key
 logger = logging.getLogger(__name__)
 
 C = TypeVar("C", ServerConfig, ClientConfig)
-#: What has a key.
+#: A table that has a key.
 Entry: TypeAlias = ServerConfig | ClientConfig | IdentityConfig
-#: What has a secret.
+#: A table that may have a visitor secret.
 Visited: TypeAlias = ProxyConfig | VisitorConfig
 
-#: The keys that name a file which must be there when the program starts, and which are secret.
+#: The keys that name a file which must be there when the program starts; whether it is secret.
 FILES = {
     "cert_path": False,
     "key_path": True,
@@ -186,7 +186,7 @@ def _identities(value: ServerConfig | ClientConfig) -> tuple[IdentityConfig, ...
 def _exposure(path: Path, value: ServerConfig | ClientConfig) -> Iterator[Fault]:
     """A warning if the file holds the key and others can read it."""
     own = value.auth_key is not None and "TLS_TUNNEL_AUTH_KEY" not in os.environ
-    # Of a verifier, too, a stranger could make something: see `Verifier.to_text`.
+    # A verifier is a secret as well: see `Verifier.to_text`.
     others = any(entry.auth_key or entry.verifier for entry in _identities(value))
     secret = any(visited.visitor_secret for visited in _visited(value).values())
     if (own or others or secret) and (problem := store.exposed(path)):

@@ -17,7 +17,7 @@ from tunnel.ops.top import History
 from tunnel.ops.topsource import Source
 from tunnel.ops.topview import Screen
 
-#: What the keys send that scroll: a line, or a page of ten.
+#: What a terminal sends for the keys that scroll (ECMA-48), and by how many lines they do.
 _SCROLL = {b"\x1b[A": -1, b"k": -1, b"\x1b[B": 1, b"j": 1, b"\x1b[5~": -10, b"\x1b[6~": 10}
 _QUIT = (b"q", b"Q", b"\x1b", b"\x03")
 

@@ -37,11 +37,11 @@ QuickPort = Annotated[
     int | None, typer.Option(min=0, max=65535, help="With --quick: where it listens. [8443]")
 ]
 
-#: Addresses that nobody has (RFC 5737, RFC 3849): the way there is the way to the internet.
+#: Addresses for documentation (RFC 5737, RFC 3849): the route there is the default route.
 _IPV4_ELSEWHERE: Final = "192.0.2.1"
 _IPV6_ELSEWHERE: Final = "2001:db8::1"
 _LOOPBACK: Final = "127.0.0.1"
-#: Networks whose addresses are no way in from elsewhere (RFC 1918, 6598, 3927, 4193, 4291).
+#: Networks whose addresses are not reached from the internet (RFC 1918, 6598, 3927, 4193, 4291).
 _PRIVATE: Final = tuple(
     map(
         ipaddress.ip_network,
