@@ -11,7 +11,7 @@ import typer
 from tunnel.errors import TunnelError
 
 if TYPE_CHECKING:
-    from tunnel.config.observed import Observed
+    from tunnel.config import ClientConfig, ServerConfig
     from tunnel.ops.topsource import Source
 
 #: A program that listens on every address of its machine listens on this one, too.
@@ -61,7 +61,7 @@ def source_of(config: Path, token: str | None) -> Source:
 
     text = read_text(config)
     load = load_client if detect(text) is Kind.CLIENT else load_server
-    value: Observed = load(text, source=str(config), environ=os.environ).value
+    value: ServerConfig | ClientConfig = load(text, source=str(config), environ=os.environ).value
     if not value.stats_port:
         what = "is 0, any free one: name it with -u" if value.stats_port == 0 else "is not set"
         raise TunnelError(f"{config}: stats_port {what}")
@@ -70,7 +70,7 @@ def source_of(config: Path, token: str | None) -> Source:
     return Source(f"http://{host}:{value.stats_port}", token or _token(value, config))
 
 
-def _token(value: Observed, config: Path) -> str | None:
+def _token(value: ServerConfig | ClientConfig, config: Path) -> str | None:
     from tunnel import store
 
     if value.stats_token_file is None:
