@@ -44,7 +44,7 @@ def server(**connections):
         (Changes(restart=("state_dir",)), {"finish": 0, "stay": 0}),
     ],
 )
-def test_what_a_change_of_a_client_affected_connections(changes, touched):
+def test_what_a_change_of_a_client_touches(changes, touched):
     assert affected_connections(changes, client(a=1, b=2, c=4, d=8)) == touched
 
 
@@ -56,7 +56,7 @@ def test_what_a_change_of_a_client_affected_connections(changes, touched):
         (Changes(live=("auth_key",)), 3),
     ],
 )
-def test_what_a_change_of_a_server_affected_connections(changes, cut):
+def test_what_a_change_of_a_server_touches(changes, cut):
     assert affected_connections(changes, server(office=1, home=2)) == {"cut": cut}
 
 
