@@ -6,8 +6,8 @@ import attrs
 import pytest
 import trio
 
-from tunnel.cli.live import Live, touches
-from tunnel.cli.reload import describe
+from tunnel.cli.commands.reload import describe
+from tunnel.cli.reloading import RunningConfig, affected_connections
 from tunnel.config import ClientConfig, load_client
 from tunnel.config.changes import Changes
 from tunnel.model import Address
@@ -45,7 +45,7 @@ def server(**connections):
     ],
 )
 def test_what_a_change_of_a_client_touches(changes, touched):
-    assert touches(changes, client(a=1, b=2, c=4, d=8)) == touched
+    assert affected_connections(changes, client(a=1, b=2, c=4, d=8)) == touched
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_what_a_change_of_a_client_touches(changes, touched):
     ],
 )
 def test_what_a_change_of_a_server_touches(changes, cut):
-    assert touches(changes, server(office=1, home=2)) == {"cut": cut}
+    assert affected_connections(changes, server(office=1, home=2)) == {"cut": cut}
 
 
 def test_what_is_said():
@@ -96,7 +96,7 @@ def live(tmp_path):
     path.write_text(TEXT)
     config = load_client(TEXT, source="x", environ={}).value
     assert isinstance(config, ClientConfig)
-    return Live(path, config)
+    return RunningConfig(path, config)
 
 
 class Changed:
@@ -140,7 +140,7 @@ async def test_a_file_that_cannot_be_used_is_an_answer(live):
     assert not handle.told
 
 
-class Watched(Live):
+class Watched(RunningConfig):
     """Notes what it would have read, and when."""
 
     async def reload(self, handle):

@@ -1,4 +1,4 @@
-"""`tls-tunnel bench`: what a server and the way there can do, seen from this machine.
+"""Measuring round trips and throughput through a server.
 
 Two clients in this process: one has a service that only other clients reach, the other visits it.
 So nothing is needed on the server, and no public port is opened.
@@ -8,46 +8,39 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import logging
 import math
-import os
 import secrets
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
 import attrs
 import trio
-from trio_util import periodic
 
 from tunnel import limits
-from tunnel.cli.joining import client_of
-from tunnel.cli.lines import run
-from tunnel.cli.options import Settings, start_logging
+from tunnel.cli.display import ProgressBar
 from tunnel.config import ClientConfig, ProxyConfig, VisitorConfig
 from tunnel.errors import TunnelError
 from tunnel.library.link import connect
 from tunnel.library.nursery import open_collapsing_nursery
 from tunnel.model import Address
-from tunnel.protocol.join import Join
 
-#: What a visitor's first byte asks the service for.
+#: A connection's first byte says what it wants of the service.
 _ECHO, _SEND, _TAKE = b"e", b"s", b"t"
-#: What goes there and back: a keystroke, or a small question.
-_QUESTION: Final = b"?" * 64
+#: What a round trip carries in each direction: as much as a keystroke, or a small request.
+_REQUEST: Final = b"?" * 64
 _BLOCK: Final = bytes(64 * limits.KIB)
 _MEGABIT: Final = 1e6 / 8
 
 
 @attrs.frozen
 class Result:
-    """What was measured. Seconds, and bytes a second.
+    """What was measured.
 
     Args:
-      server: which.
-      seconds: how long it was measured altogether.
-      round_trips: each, from a question to its answer, shortest first.
-      to_visitors, from_visitors: throughput.
+      server: the server.
+      seconds: how long the measurement took altogether.
+      round_trips: each, in seconds, from a request to the end of its answer; shortest first.
+      to_visitors, from_visitors: throughput, bytes a second.
     """
 
     server: Address
@@ -57,11 +50,15 @@ class Result:
     from_visitors: float
 
     def quantile(self, part: float) -> float:
-        """The round trip, in milliseconds, that this part of all does not exceed."""
+        """A quantile of the round trips, in milliseconds (nearest rank).
+
+        Args:
+          part: from 0, which is excluded, to 1; 0.5 is the median.
+        """
         return 1000 * self.round_trips[math.ceil(part * len(self.round_trips)) - 1]
 
     def as_json(self) -> dict[str, Any]:
-        """For programs."""
+        """The result for programs; throughput in Mbit/s."""
         return {
             "server": str(self.server),
             "seconds": self.seconds,
@@ -73,7 +70,7 @@ class Result:
         }
 
     def as_text(self) -> str:
-        """For people."""
+        """The result for people; throughput in Mbit/s."""
         p50, p99 = self.quantile(0.5), self.quantile(0.99)
         return (
             f"round trip     p50 {p50:.1f} ms, p99 {p99:.1f} ms, of {len(self.round_trips)}\n"
@@ -82,81 +79,16 @@ class Result:
         )
 
 
-def bench(settings: Settings, join: Join, seconds: float) -> Result:
-    """Measure for so many seconds altogether, with a progress bar on stderr if that is a terminal.
+async def measure(config: ClientConfig, seconds: float, bar: ProgressBar) -> Result:
+    """Measure through a server.
+
+    Args:
+      config: a client of the server. What it publishes and visits does not count.
+      seconds: how long to measure altogether, once both clients are connected.
+      bar: told what is measured.
 
     Raises:
-      TunnelError: it cannot be measured: the server cannot be reached, or says no, or goes away;
-        or a signal ended it.
-    """
-    start_logging(settings)
-    if not settings.verbosity:
-        # What goes wrong is raised here, and said once.
-        logging.getLogger("tunnel").setLevel(logging.CRITICAL)
-    found: list[Result] = []
-    config = client_of(join, os.environ)
-
-    async def life() -> None:
-        found.append(await measure(config, seconds, bar))
-
-    with _bar(seconds) as bar:
-        run(life, bar.keep_moving)
-    if not found:
-        raise TunnelError("ended before all was measured")
-    return found[0]
-
-
-class Bar:
-    """A progress bar that nobody sees; `_bar` gives one that is seen."""
-
-    def begin(self, what: str, seconds: float) -> None:
-        """This is measured now, for so long."""
-
-    async def keep_moving(self) -> None:
-        """Move it, until cancelled."""
-        await trio.sleep_forever()
-
-
-class _SeenBar(Bar):
-    def __init__(self, progress: Any, seconds: float) -> None:  # noqa: ANN401  # rich's
-        self._progress = progress
-        self._task = progress.add_task("connecting", total=seconds)
-        self._done = self._seconds = 0.0
-        self._since = 0.0
-
-    def begin(self, what: str, seconds: float) -> None:
-        self._done += self._seconds
-        self._seconds, self._since = seconds, trio.current_time()
-        self._progress.update(self._task, description=what)
-
-    async def keep_moving(self) -> None:
-        async for _ in periodic(0.1):
-            passed = min(trio.current_time() - self._since, self._seconds)
-            self._progress.update(self._task, completed=self._done + passed, refresh=True)
-
-
-@contextlib.contextmanager
-def _bar(seconds: float) -> Iterator[Bar]:
-    if not sys.stderr.isatty():
-        yield Bar()
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = TextColumn("{task.description:<15}"), BarColumn(), TimeRemainingColumn()
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, auto_refresh=False, transient=True) as progress:
-        yield _SeenBar(progress, seconds)
-
-
-# --- Measuring --------------------------------------------------------------------------------
-
-
-async def measure(config: ClientConfig, seconds: float, bar: Bar) -> Result:
-    """Measure with a client of the server: of what it publishes or visits nothing is looked at.
-
-    Raises:
-      TunnelError: as `bench`.
+      TunnelError: the server cannot be reached, or says no, or goes away.
     """
     service = Service()
     round_trips = seconds * limits.BENCH_ROUND_TRIPS
@@ -177,8 +109,8 @@ async def measure(config: ClientConfig, seconds: float, bar: Bar) -> Result:
 
 @contextlib.asynccontextmanager
 async def _visited(config: ClientConfig, service: Service) -> AsyncIterator[Address]:
-    """The service, and where on this machine a visitor reaches it through the server."""
-    # Whoever else has the key of the server could visit it, did he know the name.
+    """Run the service; the address on this machine where it is reached through the server."""
+    # Any other client with the server's key could visit it. That is why its name is a secret.
     name = f"bench-{secrets.token_hex(8)}"
     async with open_collapsing_nursery() as nursery:
         serve = functools.partial(trio.serve_tcp, service.serve, 0, host="127.0.0.1")
@@ -199,53 +131,57 @@ async def _visited(config: ClientConfig, service: Service) -> AsyncIterator[Addr
 
 
 class Service:
-    """What is visited: does with each visitor what his first byte asks for."""
+    """What is visited: does for each connection what its first byte asks for.
+
+    `e` sends back what comes, `s` sends without an end, and `t` takes and counts.
+    """
 
     def __init__(self) -> None:
-        #: Bytes that it was told to take.
+        #: Bytes that all connections together have had it take.
         self.taken = 0
 
     async def serve(self, stream: trio.SocketStream) -> None:
-        """One visitor, until he goes."""
+        """Serve one connection until it ends, or is lost."""
         with contextlib.suppress(trio.BrokenResourceError):
-            wish = await stream.receive_some(1)
-            while wish == _SEND:
+            wanted = await stream.receive_some(1)
+            while wanted == _SEND:
                 await stream.send_all(_BLOCK)
             async for data in stream:
-                if wish == _ECHO:
+                if wanted == _ECHO:
                     await stream.send_all(data)
                 else:
                     self.taken += len(data)
 
 
 @contextlib.asynccontextmanager
-async def _visit(address: Address, wish: bytes) -> AsyncIterator[trio.SocketStream]:
+async def _open_stream(address: Address, wanted: bytes) -> AsyncIterator[trio.SocketStream]:
     async with await trio.open_tcp_stream(address.host, address.port) as stream:
-        await stream.send_all(wish)
+        await stream.send_all(wanted)
         yield stream
 
 
 async def _measure_round_trips(address: Address, seconds: float) -> list[float]:
-    """One question after the other, for so long."""
+    """Make one request after the other for so many seconds; how long each took, in seconds."""
     found: list[float] = []
-    async with _visit(address, _ECHO) as stream:
+    async with _open_stream(address, _ECHO) as stream:
         with trio.move_on_after(limits.BENCH_PATIENCE) as patience:
-            await _ask(stream)  # the first one has the way opened
+            # The first one does not count: the connection to the service is made for it.
+            await _request(stream)
         if patience.cancelled_caught:
             raise TunnelError(f"no answer within {limits.BENCH_PATIENCE:g} seconds")
         with trio.move_on_after(seconds):
             while True:
                 before = trio.current_time()
-                await _ask(stream)
+                await _request(stream)
                 found.append(trio.current_time() - before)
     if not found:
         raise TunnelError(f"no answer within {seconds:g} seconds: give it more --seconds")
     return found
 
 
-async def _ask(stream: trio.SocketStream) -> None:
-    await stream.send_all(_QUESTION)
-    missing = len(_QUESTION)
+async def _request(stream: trio.SocketStream) -> None:
+    await stream.send_all(_REQUEST)
+    missing = len(_REQUEST)
     while missing:
         data = await stream.receive_some(missing)
         if not data:
@@ -254,6 +190,7 @@ async def _ask(stream: trio.SocketStream) -> None:
 
 
 async def _measure_download(address: Address, seconds: float) -> float:
+    """Bytes a second that a visitor receives."""
     received = 0
 
     async def receive(stream: trio.SocketStream) -> None:
@@ -262,23 +199,31 @@ async def _measure_download(address: Address, seconds: float) -> float:
             received += len(data)
         raise trio.BrokenResourceError("ended, and it has no end")
 
-    async with _visit(address, _SEND) as stream:
+    async with _open_stream(address, _SEND) as stream:
         return await _rate(functools.partial(receive, stream), lambda: received, seconds)
 
 
 async def _measure_upload(address: Address, seconds: float, service: Service) -> float:
+    """Bytes a second that the service receives."""
+
     async def send(stream: trio.SocketStream) -> None:
         while True:
             await stream.send_all(_BLOCK)
 
-    async with _visit(address, _TAKE) as stream:
+    async with _open_stream(address, _TAKE) as stream:
         return await _rate(functools.partial(send, stream), lambda: service.taken, seconds)
 
 
 async def _rate(
     carry: Callable[[], Awaitable[None]], carried: Callable[[], int], seconds: float
 ) -> float:
-    """Bytes a second that are carried, at the end of the tunnel where they arrive."""
+    """Bytes a second that are carried, once what is in buffers on the way has settled.
+
+    Args:
+      carry: sends, or receives, until cancelled.
+      carried: how many bytes have arrived at the far end so far.
+      seconds: how long to carry; a first part of it does not count.
+    """
     async with open_collapsing_nursery() as nursery:
         nursery.start_soon(carry)
         await trio.sleep(seconds * limits.BENCH_WARM_UP)

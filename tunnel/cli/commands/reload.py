@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from tunnel import store
-from tunnel.cli.loading import load_client, load_server, read_text
-from tunnel.config.load import detect
-from tunnel.config.model import Kind
+import typer
+
+from tunnel.cli.options import Config
 from tunnel.errors import StoreError, TunnelError
-from tunnel.ops.control import ask, control_path
 
+#: The fields of `Changes`, in words.
 _PARTS: Final = {
     "added": "added",
     "removed": "removed",
@@ -22,6 +21,7 @@ _PARTS: Final = {
     "anew": "with a new connection to the server",
     "restart": "only with a restart",
 }
+#: The keys of `affected_connections`, in words.
 _FATES: Final = {
     "cut": "are cut",
     "finish": "finish by themselves, on ports that go away",
@@ -29,15 +29,20 @@ _FATES: Final = {
 }
 
 
-def reload(source: Path, *, plan: bool, state_dir: Path | None) -> str:
-    """What the running program changes, or with `plan` would change, as lines for people.
+def reload(
+    config: Config,
+    plan: Annotated[bool, typer.Option("--plan", help="Only say what would change.")] = False,
+    state_dir: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where the program keeps its state. [as configured]"),
+    ] = None,
+) -> None:
+    """Have the program that runs with this file do what it says now."""
+    from tunnel.ops.control import ask, control_path
 
-    Raises:
-      TunnelError: the file has faults, or no program runs with it.
-    """
-    directory = state_dir or _state_directory(source)
+    directory = state_dir or _state_directory(config)
     try:
-        answer = ask(control_path(directory, source), "plan" if plan else "reload")
+        answer = ask(control_path(directory, config), "plan" if plan else "reload")
     except StoreError as error:
         raise StoreError(
             f"{error}; if it runs as another user or as a service, say where its state is with "
@@ -45,18 +50,26 @@ def reload(source: Path, *, plan: bool, state_dir: Path | None) -> str:
         ) from error
     if "error" in answer:
         raise TunnelError(str(answer["error"]))
-    return describe(answer)
+    print(describe(answer), end="")
 
 
 def _state_directory(source: Path) -> Path:
-    kind = detect(read_text(source))
-    config = load_server(source) if kind is Kind.SERVER else load_client(source)
+    from tunnel import store
+    from tunnel.cli.loading import load_client, load_server, read_text
+    from tunnel.config import Kind, detect
+
+    server = detect(read_text(source)) is Kind.SERVER
+    config = load_server(source) if server else load_client(source)
     beside = source.absolute().parent
     return store.state_directory(config.state_dir, beside=beside, environ=os.environ)
 
 
 def describe(answer: dict[str, Any]) -> str:
-    """An answer as lines for people."""
+    """Write what a program answered as lines for people.
+
+    Args:
+      answer: the fields of `Changes`, and `connections`: how many, by what becomes of them.
+    """
     lines = [
         f"{words}: {', '.join(answer[key])}" for key, words in _PARTS.items() if answer.get(key)
     ]

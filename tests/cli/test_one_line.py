@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import secrets
 import signal
 
+import attrs
 import pytest
 import trio
 
 from tests.library.test_link import echo, say
 from tests.rig import is_free, own_host
-from tunnel.cli import lines
-from tunnel.cli.lines import Line, _expose, _name_of, _service, _signals, _until_signal, _visit
-from tunnel.cli.options import Settings
-from tunnel.cli.watching import Watched
+from tunnel.cli.commands.expose import _service, proxy_of, publish
+from tunnel.cli.commands.visit import listen
+from tunnel.cli.display import Progress
+from tunnel.cli.running import Program, until_signal
 from tunnel.config import ProxyConfig, ServerConfig, VisitorConfig
-from tunnel.errors import ConfigError, Refused, TunnelError
+from tunnel.errors import Refused, TunnelError
 from tunnel.library.link import connect
 from tunnel.library.server import serve
 from tunnel.model import PortRange
+from tunnel.ops.notify import Notifier
 from tunnel.protocol.join import Join
 from tunnel.protocol.keys import generate_key
 from tunnel.quick import client_config
@@ -34,8 +35,19 @@ def web(port, **settings):
 
 
 @pytest.fixture
-def watched():
-    return Watched("server", "target", "is away")
+def progress():
+    return Progress("server", "target", "is away")
+
+
+async def run_until_signal(work, beside):
+    """As `run_line` does, in this Trio run."""
+
+    async def run(*, task_status):
+        task_status.started()
+        await work()
+
+    program = Program(run, background=lambda _: beside(), hangup_ends=True)
+    await until_signal(program, Notifier())
 
 
 @pytest.fixture
@@ -47,102 +59,69 @@ async def service(nursery):
     return listener.socket.getsockname()[1]
 
 
-async def reached(watched):
+async def reached(progress):
     with trio.fail_after(10):
-        return await watched.address.wait_value(lambda at: at is not None)
+        return await progress.address.wait_value(lambda at: at is not None)
 
 
-async def test_expose_until_a_signal_and_then_the_port_is_free(watched, service):
+async def test_expose_until_a_signal_and_then_the_port_is_free(progress, service):
     async with serve(SERVER) as server:
         config = client_config(Join.from_text(server.join))
 
         async def life():
-            await _expose(config, web(service), watched)
+            await publish(config, web(service), progress)
 
         async def beside():
-            address = await reached(watched)
+            address = await reached(progress)
             assert address.host == "127.0.0.1"
             assert await say(address, b"hello") == b"hello"
-            assert watched.counters().total == 1
+            assert progress.counters().total == 1
             places.append(address)
             signal.raise_signal(signal.SIGINT)
 
         places = []
         with trio.fail_after(10):
-            await _until_signal(life, beside)
+            await run_until_signal(life, beside)
         assert is_free(places[0])
         assert not [proxy for session in server.sessions() for proxy in session.proxies]
 
 
-@pytest.fixture
-def hangup():
-    """A hangup ends programs, even if the tests themselves were started with nohup."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGHUP, before)
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-async def test_other_signals_end_it_as_well(hangup, number):
-    with trio.fail_after(10):
-
-        async def life():
-            signal.raise_signal(number)
-            await trio.sleep_forever()
-
-        await _until_signal(life, trio.sleep_forever)
-
-
-def test_a_hangup_that_nohup_ignores_is_ignored(hangup):
-    assert signal.SIGHUP in _signals()
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    assert _signals() == {signal.SIGINT, signal.SIGTERM}
-
-
-async def test_what_goes_wrong_comes_out_bare():
-    async def life():
-        raise TunnelError("no")
-
-    with pytest.raises(TunnelError, match="no"):
-        await _until_signal(life, trio.sleep_forever)
-
-
-async def test_visit(watched, service):
+async def test_visit(progress, service):
     async with serve(SERVER) as server, connect(server.join) as owner:
         config = client_config(Join.from_text(server.join))
         host = own_host()
         visits = VisitorConfig(name="web", bind_addr=host, bind_port=5432)
-        config = lines.attrs.evolve(config, visitors=(visits,))
+        config = attrs.evolve(config, visitors=(visits,))
 
         async def life():
-            await _visit(config, watched)
+            await listen(config, progress)
 
         async def beside():
             async with owner.publish(to=service, name="web"):
-                address = await reached(watched)
+                address = await reached(progress)
                 assert (address.host, address.port) == (host, 5432)
                 assert await say(address, b"hello") == b"hello"
             with trio.fail_after(10):
-                await watched.address.wait_value(None)
+                await progress.address.wait_value(None)
             signal.raise_signal(signal.SIGINT)
 
         with trio.fail_after(20):
-            await _until_signal(life, beside)
+            await run_until_signal(life, beside)
 
 
-async def test_what_the_server_does_not_publish(watched):
-    config = lines.attrs.evolve(SERVER, allow_ports=(PortRange(1, 1),))
+async def test_what_the_server_does_not_publish(progress):
+    config = attrs.evolve(SERVER, allow_ports=(PortRange(1, 1),))
     async with serve(config) as server:
         client = client_config(Join.from_text(server.join))
         with pytest.raises(TunnelError, match=r"the server does not publish it: .*8080"):
-            await _expose(client, web(1, publish_port=8080), watched)
+            await publish(client, web(1, publish_port=8080), progress)
 
 
-async def test_a_wrong_key(watched):
+async def test_a_wrong_key(progress):
     async with serve(SERVER) as server:
-        join = lines.attrs.evolve(Join.from_text(server.join), key=generate_key(bytes(32)))
+        join = attrs.evolve(Join.from_text(server.join), key=generate_key(bytes(32)))
         with pytest.raises(Refused, match="does not accept this auth_key"):
-            await _expose(client_config(join), web(1), watched)
+            await publish(client_config(join), web(1), progress)
 
 
 @pytest.mark.parametrize(
@@ -155,9 +134,7 @@ async def test_a_wrong_key(watched):
     ],
 )
 def test_targets(target, name, service):
-    found = lines.proxy_config(
-        {"name": _name_of(target), "publish_port": 0, **lines.local_address(target)}, "expose"
-    )
+    found = proxy_of(target, 0, None)
     assert (found.name, _service(found)) == (name, service)
 
 
@@ -199,9 +176,12 @@ def test_a_variable_is_taken_out_of_the_environment(run, monkeypatch):
     assert "TLS_TUNNEL_JOIN" not in os.environ
 
 
-def test_what_cannot_be_saved_is_not_begun(tmp_path):
+def test_what_cannot_be_saved_is_not_begun(run, tmp_path, monkeypatch):
     path = tmp_path / "client.toml"
     path.write_text("[server]\n")
-    with pytest.raises(ConfigError):
-        lines.expose(Line(Settings(), JOIN, path), "1", port=0, name=None, qr=False)
-    assert gc.get_freeze_count() == 0
+    begun = []
+    monkeypatch.setattr("tunnel.cli.running.run_line", lambda *given: begun.append(given))
+    for command in (("expose", "1"), ("visit", "x", "--port", "1")):
+        result = run(*command, "--join", JOIN.to_text(), "--save", path, exit_code=1)
+        assert result.stderr.startswith(f"error: {path}")
+    assert not begun

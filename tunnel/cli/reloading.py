@@ -1,4 +1,4 @@
-"""The configuration that a running program goes by, and how another one takes its place."""
+"""The configuration that a running program goes by, and how a changed file takes its place."""
 
 from __future__ import annotations
 
@@ -23,20 +23,25 @@ logger = logging.getLogger(__name__)
 
 
 @attrs.define(eq=False)
-class Live:
-    """What a program goes by.
+class RunningConfig:
+    """The configuration that a program goes by.
 
     Args:
       source: the file.
-      config: what it said when the program started.
+      config: what the file said when the program started; later, what is in force.
     """
 
     source: Path
     config: ServerConfig | ClientConfig
-    _turn: trio.Lock = attrs.field(factory=trio.Lock, init=False)
+    #: Held while a change is made: signals, the file and `tls-tunnel reload` may ask at once.
+    _lock: trio.Lock = attrs.field(factory=trio.Lock, init=False)
 
-    async def attend(self, handle: ServerHandle | ClientHandle) -> None:
-        """Answer `tls-tunnel reload`, and follow the file if that was asked for."""
+    async def serve(self, handle: ServerHandle | ClientHandle) -> None:
+        """Answer `tls-tunnel reload`, and follow the file if its `watch` says so; until cancelled.
+
+        Args:
+          handle: of the program, which has started.
+        """
         beside = self.source.absolute().parent
         state_dir = store.state_directory(self.config.state_dir, beside=beside, environ=os.environ)
 
@@ -49,7 +54,10 @@ class Live:
                 nursery.start_soon(self._watch, handle)
 
     async def reload(self, handle: ServerHandle | ClientHandle) -> None:
-        """Do what the file says now; a fault in it is a log line, and nothing changes."""
+        """Have the program do what the file says now.
+
+        If the file has a fault, then that is logged, and nothing changes.
+        """
         try:
             await self.apply(handle)
         except TunnelError as error:
@@ -59,27 +67,41 @@ class Live:
             )
 
     async def answer(self, handle: ServerHandle | ClientHandle, question: str) -> dict[str, Any]:
-        """What `tls-tunnel reload` is told: "plan" only looks, "reload" does it."""
+        """What `tls-tunnel reload` is told.
+
+        Args:
+          handle: of the program.
+          question: "plan" says what would change, "reload" changes it, too.
+
+        Returns:
+          The fields of `Changes`, and `connections` as `affected_connections` counts them for a
+          plan. If the file cannot be used, or the question is another one, an `error` alone.
+        """
         try:
             if question == "plan":
                 _, changes = await trio.to_thread.run_sync(self._read)
-                touched = touches(changes, handle)
+                affected = affected_connections(changes, handle)
             elif question == "reload":
-                touched = {}
+                affected = {}
                 changes = await self.apply(handle)
             else:
                 return {"error": f"it knows no {question!r}"}
         except TunnelError as error:
             return {"error": str(error)}
-        return attrs.asdict(changes) | {"connections": touched}
+        return attrs.asdict(changes) | {"connections": affected}
 
     async def apply(self, handle: ServerHandle | ClientHandle) -> Changes:
-        """Do what the file says now; returns what is different.
+        """Have the program do what the file says now; returns what is different.
+
+        If it is cancelled while it reads, nothing changes.
+
+        Args:
+          handle: of the program.
 
         Raises:
-          TunnelError: it has faults, or names what cannot be used; nothing has changed.
+          TunnelError: the file has faults, or names what cannot be used; nothing has changed.
         """
-        async with self._turn:
+        async with self._lock:
             new, changes = await trio.to_thread.run_sync(self._read)
             if isinstance(new, ServerConfig) and isinstance(handle, ServerHandle):
                 await change_server(handle, new, source=self.source)
@@ -99,28 +121,38 @@ class Live:
         return in_force(self.config, client, changes), changes
 
     async def _watch(self, handle: ServerHandle | ClientHandle) -> None:
-        """Reload when the file has changed, and is the same at two looks: it is written, then."""
-        known = before = _identity(self.source)
+        """Reload when the file has changed; until cancelled.
+
+        An editor may write a file in several steps. So a change counts when two looks, one after
+        the other, have found the same file.
+        """
+        known = before = store.file_identity(self.source)
         while True:
             await trio.sleep(limits.CONFIGURATION_LOOK)
-            found = _identity(self.source)
+            found = store.file_identity(self.source)
             if found not in (known, None) and found == before:
                 known = found
                 await self.reload(handle)
             before = found
 
 
-def touches(changes: Changes, handle: ServerHandle | ClientHandle) -> dict[str, int]:
-    """How many live connections a change finds: those that it cuts, and those that only see it.
+def affected_connections(changes: Changes, handle: ServerHandle | ClientHandle) -> dict[str, int]:
+    """How many live connections a change would affect, by what becomes of them.
 
-    `finish` are on ports that go away, `stay` on what they were connected to; all of them go on.
+    Args:
+      changes: the change.
+      handle: of the program.
+
+    Returns:
+      `cut` is how many the change ends. Of a client whose session stays, `finish` is how many are
+      on ports that go away, and `stay` how many are on proxies that change; all of these go on.
     """
     if isinstance(handle, ServerHandle):
-        everybody = {"auth_key", "auth_key_file"} & set(changes.live)
+        of_all_clients = {"auth_key", "auth_key_file"} & set(changes.live)
         cut = sum(
             session.connections
             for session in handle.statistics()
-            if everybody or session.name in changes.removed
+            if of_all_clients or session.name in changes.removed
         )
         return {"cut": cut}
     active: dict[str, int] = {proxy.name: proxy.counters.active for proxy in handle.statistics()}
@@ -138,12 +170,3 @@ def _log(changes: Changes) -> None:
     if restart is not None:
         logger.warning("Takes a restart", extra={"keys": restart})
     logger.info("Configuration reloaded" if said else "Configuration unchanged", extra=said)
-
-
-def _identity(path: Path) -> tuple[int, ...] | None:
-    """What changes when a file is written or replaced; None if it is not there."""
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size, found.st_ino, found.st_dev

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from tunnel.cli.quick import guess_address, quick_config
+from tunnel.cli.commands.server import guess_address, quick_config
 from tunnel.config import ServerConfig
 from tunnel.protocol.keys import generate_key
 
@@ -73,7 +73,7 @@ class Sender:
 )
 def test_an_address_that_others_may_reach(monkeypatch, four, six, guess):
     routes = {socket.AF_INET: four, socket.AF_INET6: six}
-    monkeypatch.setattr("tunnel.cli.quick.socket.socket", Routes(routes))
+    monkeypatch.setattr("socket.socket", Routes(routes))
     assert guess_address() == guess
 
 
