@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -95,7 +94,7 @@ class CertificateKeeper:
 
     def _look_at_files(self) -> list[tuple[int, ...] | None]:
         files = (self._files.cert, self._files.key, self._files.client_ca)
-        return [_identity(path) for path in files if path is not None]
+        return [store.file_identity(path) for path in files if path is not None]
 
     def _read(self, *, changed: bool, say: bool) -> None:
         try:
@@ -139,15 +138,6 @@ class CertificateKeeper:
         self._warn_at = now + _REMINDER
         days = None if self.until <= now else (self.until - now).days
         self._events.emit(CertificateExpires(str(self._files.cert), _day(self.until), days))
-
-
-def _identity(path: Path) -> tuple[int, ...] | None:
-    """What changes when a file is written or replaced; None if it is not there."""
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size, found.st_ino, found.st_dev
 
 
 def _day(moment: datetime) -> str:
