@@ -10,8 +10,8 @@ WORKERS ?= auto
 
 COMPILED := build/compiled
 
-.PHONY: help demo test check style types unit e2e compiled interop page reliability soak fuzz bench \
-	figures wheel docs clean
+.PHONY: help demo test check style types unit e2e compiled matrix matrix-drawn old-peers interop page \
+	reliability soak fuzz bench figures wheel docs clean
 
 help:  ## Show this help.
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -109,6 +109,39 @@ $(COMPILED)/.made: dist/.made
 	@tar xzf dist/*.tar.gz -C $(COMPILED) --strip-components=1
 	@$(BIN)/python -m zipfile -e dist/*.whl $(COMPILED)
 	@touch $@
+
+# A scenario on combinations of dimensions (tests/matrix/dimensions.py): all of them, or a few in
+# which every pair of values occurs.
+matrix: $(COMPILED)/.made  ## A scenario on all combinations: engine, kind of entry, carrier.
+	@MATRIX=all $(BIN)/python -m pytest -n $(WORKERS) tests/matrix/combinations.py
+
+matrix-drawn: $(COMPILED)/.made  ## The same on a few that cover every pair; MATRIX_SEED=N draws them again.
+	@seed=$${MATRIX_SEED:-$$($(BIN)/python -c 'import secrets; print(secrets.randbelow(10**6))')}; \
+	echo "MATRIX_SEED=$$seed"; \
+	MATRIX=$$seed $(BIN)/python -m pytest -n $(WORKERS) tests/matrix/combinations.py
+
+# A wheel of the commit before the packages were parted anew, in an environment of its own.
+OLD := d4a1d7b
+OLD_PEERS := build/old-peers
+OLD_COMMAND := '$(CURDIR)/$(OLD_PEERS)/venv/bin/python' -P -m tunnel
+
+$(OLD_PEERS)/.made: $(VENV)/.installed
+	@git rev-parse --quiet --verify '$(OLD)^{commit}' >/dev/null \
+		|| { echo "Commit $(OLD) is not in the history: this takes a whole clone (git fetch --unshallow)"; \
+		exit 1; }
+	@rm -rf $(OLD_PEERS) && mkdir -p $(OLD_PEERS)/source
+	@git archive $(OLD) | tar x -C $(OLD_PEERS)/source
+	@echo "Installing $(OLD) into $(OLD_PEERS) ..."
+	@$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir $(OLD_PEERS) $(OLD_PEERS)/source
+	@$(BIN)/python -m venv $(OLD_PEERS)/venv
+	@$(OLD_PEERS)/venv/bin/python -m pip install --quiet $(OLD_PEERS)/*.whl
+	@$(OLD_PEERS)/venv/bin/python -P -c 'import sys, tunnel; \
+		sys.exit(not tunnel.__file__.startswith(sys.prefix) and "This is not the old one")'
+	@touch $@
+
+old-peers: $(OLD_PEERS)/.made  ## The scenarios: an old server with a new client, and the other way round.
+	@SERVER_COMMAND="$(OLD_COMMAND)" $(BIN)/python -m pytest -n $(WORKERS) tests/e2e/test_scenarios.py
+	@CLIENT_COMMAND="$(OLD_COMMAND)" $(BIN)/python -m pytest -n $(WORKERS) tests/e2e/test_scenarios.py
 
 docs: $(VENV)/.installed  ## The documentation as a site, in build/docs.
 	@$(BIN)/python -m pip install --quiet --group docs
