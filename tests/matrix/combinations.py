@@ -16,7 +16,7 @@ from tests.e2e.rig import ask, lab, reset, service, visit
 from tests.matrix.cover import Combination, all_combinations, draw_cover
 from tests.matrix.dimensions import COMPILED, DIMENSIONS, ENGINES
 from tests.matrix.entries import ENTRIES
-from tests.rig import read_all
+from tests.rig import echo, read_all
 from tunnel.limits import MIB
 
 pytestmark = pytest.mark.e2e
@@ -46,10 +46,8 @@ class Service:
 
     async def __call__(self, stream: trio.SocketStream) -> None:
         match await stream.receive_some(1):
-            case b"e":  # an echo
-                async for data in stream:
-                    await stream.send_all(data)
-                await stream.send_eof()
+            case b"e":
+                await echo(stream)
             case b"c":  # closes its half first
                 await stream.send_eof()
                 assert await read_all(stream) == b"late"

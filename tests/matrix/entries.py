@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 import pytest
 import trio
 
-from tests.e2e.rig import Lab, Process, is_free, visit, visiting
+from tests.e2e.rig import PATIENCE, Lab, Process, is_free, visit, visiting
 from tunnel.model import Address
 from tunnel.protocol.keys import generate_key
 
@@ -80,7 +80,7 @@ class Visits(Entry):
             auth_key=self._keys["laptop"],
         )
         self.address = await visiting(self._visitor)
-        await self._visitor.wait_for("Target present")
+        await self._wait_present(1)
 
     async def _own(self) -> None:
         proxy = {"local_port": self.port, "publish_addr": "*", "visitors_only": True}
@@ -99,7 +99,16 @@ class Visits(Entry):
 
     async def publish_again(self) -> None:
         await self._own()
-        await self._visitor.wait_for("Target present")
+        await self._wait_present(2)
+
+    async def _wait_present(self, times: int) -> None:
+        """Wait until the visitor has heard so often that the proxy is there.
+
+        It hears that before or after its own port is bound.
+        """
+        with trio.fail_after(PATIENCE):
+            while self._visitor.events().count("Target present") < times:
+                await self._visitor.news()
 
 
 ENTRIES: dict[str, type[Entry]] = {"port": PublicPort, "visits": Visits}
