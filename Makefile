@@ -10,11 +10,12 @@ WORKERS ?= auto
 
 COMPILED := build/compiled
 
-.PHONY: help demo test check style types unit e2e compiled matrix matrix-drawn old-peers interop page \
-	reliability soak fuzz bench figures wheel docs clean
+.PHONY: help demo test check style types unit e2e compiled matrix matrix-drawn old-peers old-server \
+	old-client not-slower accept-house interop page reliability soak fuzz bench figures wheel \
+	docs clean
 
 help:  ## Show this help.
-	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
 $(VENV)/.installed: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "tls-tunnel needs Python 3.11 or newer with its venv module" \
@@ -139,9 +140,23 @@ $(OLD_PEERS)/.made: $(VENV)/.installed
 		sys.exit(not tunnel.__file__.startswith(sys.prefix) and "This is not the old one")'
 	@touch $@
 
-old-peers: $(OLD_PEERS)/.made  ## The scenarios: an old server with a new client, and the other way round.
-	@SERVER_COMMAND="$(OLD_COMMAND)" $(BIN)/python -m pytest -n $(WORKERS) tests/e2e/test_scenarios.py
-	@CLIENT_COMMAND="$(OLD_COMMAND)" $(BIN)/python -m pytest -n $(WORKERS) tests/e2e/test_scenarios.py
+# DRAW=5:123 is five of the scenarios, drawn with that seed.
+SCENARIOS := -m pytest -n $(WORKERS) $(if $(DRAW),-p tests.accept.drawn) tests/e2e/test_scenarios.py
+
+old-peers: old-server old-client  ## The scenarios with one end of the commit before (DRAW=5:123: five of them).
+
+old-server: $(OLD_PEERS)/.made
+	@DRAW=$(DRAW) SERVER_COMMAND="$(OLD_COMMAND)" $(BIN)/python $(SCENARIOS)
+
+old-client: $(OLD_PEERS)/.made
+	@DRAW=$(DRAW) CLIENT_COMMAND="$(OLD_COMMAND)" $(BIN)/python $(SCENARIOS)
+
+not-slower: $(OLD_PEERS)/.made  ## This tree and the commit before, measured in turns, on a quiet machine.
+	@$(BIN)/python -m tests.benchmarks.compare --peers '' --before $(OLD_PEERS)/source \
+		--work bulk,keep,new,memory,ports --out tests/accept/figures/house
+
+accept-house: $(VENV)/.installed  ## What must hold of how the packages are parted; FULL=1 for all of it.
+	@$(BIN)/python -m tests.accept house
 
 docs: $(VENV)/.installed  ## The documentation as a site, in build/docs.
 	@$(BIN)/python -m pip install --quiet --group docs
