@@ -1,37 +1,50 @@
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+from types import SimpleNamespace
 
-from tests.accept.rows import ROOT
+import pytest
 
-TESTS = "\n".join(f"def test_{number}(): pass" for number in range(20))
+from tests.accept.drawn import pytest_collection_modifyitems
 
 
-def drawn(tmp_path, draw, *options):
-    """The tests that ran, and the summary."""
-    path = tmp_path / "test_many.py"
-    path.write_text(TESTS)
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-v", "-p", "tests.accept.drawn", *options, str(path)],
-        cwd=ROOT,
-        env=os.environ | {"DRAW": draw},
-        capture_output=True,
-        text=True,
-    )
-    ran = {line.split("::")[1].split()[0] for line in done.stdout.splitlines() if "::test_" in line}
-    return ran, done.stdout
+class Config:
+    """Remembers what was dropped."""
+
+    def __init__(self):
+        self.dropped = []
+        self.hook = SimpleNamespace(pytest_deselected=lambda items: self.dropped.extend(items))
 
 
-def test_so_many_tests_are_drawn_with_a_seed(tmp_path):
-    first, printed = drawn(tmp_path, "5:1", "-n", "0")
+def draw(monkeypatch, wanted, *, backwards=False):
+    """The names of the tests that are left of twenty, and of those that were dropped."""
+    monkeypatch.setenv("DRAW", wanted)
+    items = [SimpleItem(f"test_{number}") for number in range(20)]
+    if backwards:
+        items.reverse()
+    config = Config()
+    pytest_collection_modifyitems(config, items)
+    assert {item.nodeid for item in items}.isdisjoint(item.nodeid for item in config.dropped)
+    assert len(items) + len(config.dropped) == 20
+    return {item.nodeid for item in items}
+
+
+class SimpleItem:
+    def __init__(self, nodeid):
+        self.nodeid = nodeid
+
+
+def test_so_many_are_drawn_with_a_seed(monkeypatch):
+    first = draw(monkeypatch, "5:1")
     assert len(first) == 5
-    assert "5 passed, 15 deselected" in printed
-    # However the tests are shuffled.
-    assert drawn(tmp_path, "5:1", "-n", "0", "-p", "randomly", "--randomly-seed=7")[0] == first
-    assert drawn(tmp_path, "5:2", "-n", "0")[0] != first
+    assert draw(monkeypatch, "5:1") == first
+    assert draw(monkeypatch, "5:2") != first
 
 
-def test_workers_draw_the_same_and_more_than_there_are_is_all(tmp_path):
-    assert "20 passed" in drawn(tmp_path, "99:1", "-n", "2")[1]
+def test_in_another_order_the_same_are_drawn(monkeypatch):
+    """So that all workers have the same, and shuffling changes nothing."""
+    assert draw(monkeypatch, "5:1", backwards=True) == draw(monkeypatch, "5:1")
+
+
+@pytest.mark.parametrize("wanted", ["20:1", "99:1"])
+def test_more_than_there_are_is_all(monkeypatch, wanted):
+    assert len(draw(monkeypatch, wanted)) == 20
