@@ -32,7 +32,7 @@ def accept(rows: Sequence[Row], *, full: bool, seed: int) -> bool:
     _show_outputs(missed)
     left = sum(result.verdict is Verdict.NOT_RUN for result in results)
     if left:
-        print(f"{left} rows were not run: nothing is known of them until FULL=1 has run them")
+        print(f"not run: {left}. Nothing is known of these until FULL=1 has run them.")
     print(f"{len(results) - left - len(missed)} rows ok, {len(missed)} missed, {left} not run")
     return not missed
 

@@ -72,7 +72,7 @@ def test_what_is_left_out_is_not_called_ok(capsys):
     assert accept([GOOD, slow], full=False, seed=1)
     printed = capsys.readouterr().out
     assert "row | <= 3 lines | - | not run" in printed
-    assert "1 rows were not run: nothing is known of them" in printed
+    assert "not run: 1. Nothing is known of these" in printed
     assert not accept([GOOD, slow], full=True, seed=1)
 
 

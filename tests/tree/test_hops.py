@@ -31,13 +31,12 @@ def watch(serve_client, *arguments):
 
 
 def test_a_session_that_runs(certificate):
-    """However long the chains are now: each was seen, and begins and ends where it says."""
-    way_in, to_free, to_line = chains = measure(certificate)
-    assert all(names(chain.hops)[0] == "serve_client" for chain in chains)
-    assert all(chain.frames > 0 for chain in chains)
-    assert way_in.hops[-1].file == "tunnel/net/listen.py"
-    assert to_free.hops[-1].file.startswith("tunnel/")
-    assert to_line.files <= FILES
+    """However long the chains are: each was seen, and begins and ends where it says."""
+    chains = measure(certificate)
+    assert len(chains) == 3
+    for chain in chains:
+        assert names(chain.hops)[0] == "serve_client"
+        assert all((PACKAGE.parent / hop.file).is_file() for hop in chain.hops)
 
 
 def test_a_task_goes_on_where_it_was_started():
