@@ -130,8 +130,9 @@ $(OLD_PEERS)/.made: $(VENV)/.installed
 	@git rev-parse --quiet --verify '$(OLD)^{commit}' >/dev/null \
 		|| { echo "Commit $(OLD) is not in the history: this takes a whole clone (git fetch --unshallow)"; \
 		exit 1; }
-	@rm -rf $(OLD_PEERS) && mkdir -p $(OLD_PEERS)/source
-	@git archive $(OLD) | tar x -C $(OLD_PEERS)/source
+	@rm -rf $(OLD_PEERS)
+	@git clone --quiet --shared --no-checkout . $(OLD_PEERS)/source
+	@git -C $(OLD_PEERS)/source checkout --quiet $(OLD)
 	@echo "Installing $(OLD) into $(OLD_PEERS) ..."
 	@$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir $(OLD_PEERS) $(OLD_PEERS)/source
 	@$(BIN)/python -m venv $(OLD_PEERS)/venv
