@@ -160,7 +160,7 @@ def run(command: tuple[str, ...]) -> Outcome:
 
 def _figure(row: Row, outcome: Outcome) -> float | None:
     if row.figure is None:
-        return round(outcome.seconds, 1)
+        return round(outcome.seconds, 3)
     found = re.findall(row.figure, outcome.output)
     return float(found[-1]) if found else None
 
