@@ -225,7 +225,7 @@ def _hops(frames: Iterable[tuple[FrameType, int]]) -> tuple[Hop, ...]:
 
 def _scopes(task: trio.lowlevel.Task) -> Iterator[trio.CancelScope]:
     """The cancel scopes that the task is in now, which Trio does not tell in a public way."""
-    status = task._cancel_status
+    status: Any = task._cancel_status
     while status is not None:
         yield status._scope
         status = status._parent
