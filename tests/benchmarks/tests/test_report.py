@@ -5,6 +5,7 @@ import json
 import attrs
 import pytest
 
+from tests.benchmarks.compare import as_fast_as_before
 from tests.benchmarks.report import (
     FEW,
     HELD,
@@ -203,3 +204,54 @@ def test_files(tmp_path):
     again = Results(json.loads((tmp_path / "new" / "results.json").read_text()))
     assert markdown(again) == markdown(run) == (tmp_path / "new" / "results.md").read_text()
     assert (tmp_path / "new" / "results.svg").read_text().startswith("<svg")
+
+
+# --- The tree before --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("row", "values", "found"),
+    [
+        (FAST, (0.8, 0.9, 1.02), MISSED),  # the quartiles are 0.85 and 0.96
+        (FAST, (0.8, 0.9, 1.1), HELD),  # 0.85 and 1
+        (FAST, (1.1, 1.2, 1.3), HELD),
+        (SLOW, (0.98, 1.1, 1.2), MISSED),  # 1.04 and 1.15
+        (SLOW, (0.9, 1.1, 1.2), HELD),  # 1 and 1.15
+        (SLOW, (0.7, 0.8, 0.9), HELD),
+        (FAST, (0.5, 1.0, 5.0), HELD),  # however noisy
+        (FAST, (0.5, 0.5), FEW),
+    ],
+)
+def test_verdict_against_the_tree_before(row, values, found):
+    assert verdict(row, *values, peer="before") == found
+
+
+def in_turns(*pairs, rows=(FAST,)):
+    """A run of this tree and the one before, with these figures of both in each round."""
+    figures = [{"tls-tunnel": {"fast": ours}, "before": {"fast": theirs}} for ours, theirs in pairs]
+    return results(*figures, rows=rows, peers=[peer("tls-tunnel"), peer("before")])
+
+
+@pytest.mark.parametrize(
+    ("run", "printed", "held"),
+    [
+        (in_turns((9, 8), (8, 8), (8, 9)), "slower than before: 0", True),
+        (in_turns((7, 8), (7, 8), (7, 9)), "slower than before: 1\n  fast things", False),
+        (in_turns((9, 8), (8, 8)), "not compared with the tree before: fast things", False),
+        (
+            in_turns((9, 8), (8, 8), (8, 9), rows=(FAST, SLOW)),
+            "not compared with the tree before: slow things",
+            False,
+        ),
+    ],
+    ids=["as fast", "slower", "too few rounds", "a row without figures"],
+)
+def test_as_fast_as_before(capsys, run, printed, held):
+    assert as_fast_as_before(run) is held
+    assert capsys.readouterr().out.strip() == printed
+
+
+def test_table_of_the_tree_before():
+    assert "| 0.88 × | 0.83–0.88 | 0.78–0.88 | more | not worse | **missed** |" in markdown(
+        in_turns((7, 8), (7, 8), (7, 9))
+    )

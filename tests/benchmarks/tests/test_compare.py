@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import io
 import random
+import signal
+import sys
 
 import pytest
 
@@ -11,7 +13,7 @@ from tests.benchmarks.digest import Corrupt
 from tests.benchmarks.peers.openssh import OpenSSH
 from tests.benchmarks.peers.ours import Ours
 from tests.benchmarks.progress import Progress
-from tests.benchmarks.report import OURS
+from tests.benchmarks.report import OURS, Row
 from tests.benchmarks.running import Failed, Service
 from tests.benchmarks.services import Services
 from tests.benchmarks.workloads import Work
@@ -118,16 +120,19 @@ class Counting:
         return {"value": 1.0}
 
 
+class Nothing:
+    """In the place of running services."""
+
+    def __enter__(self):
+        return Services(None, None, Service(1, b""))
+
+    def __exit__(self, *_):
+        pass
+
+
 @pytest.fixture
 def one_round(monkeypatch):
     """Runs one round of some work, without services and tunnels."""
-
-    class Nothing:
-        def __enter__(self):
-            return Services(None, None, Service(1, b""))
-
-        def __exit__(self, *_):
-            pass
 
     monkeypatch.setattr(compare, "services", Nothing)
     monkeypatch.setattr(compare, "busy", lambda _: 0.0)
@@ -170,3 +175,33 @@ def test_a_failure_is_written_down_and_the_round_goes_on(one_round, error, corru
     assert sorted(failure["peer"] for failure in found["failures"]) == ["ssh -R", OURS]
     for failure in found["failures"]:
         assert (failure["text"], failure["corrupt"]) == (str(error), corrupt)
+
+
+@pytest.mark.parametrize(("ratio", "code"), [(0.5, compare.DOUBTFUL), (1.0, None)])
+def test_the_exit_code_says_whether_it_is_slower_than_before(
+    monkeypatch, capsys, tmp_path, ratio, code
+):
+    """Of a whole run: the other checkout is measured in each round, and judged at the end."""
+
+    def measure(case):
+        return {"value": ratio if case.peer and case.peer.name == OURS else 1.0}
+
+    work = Work("count", (Row("value", "things", "", True),), measure, standing=False)
+    (tmp_path / "before").mkdir()
+    argv = ["compare", "--peers", "", "--before", str(tmp_path / "before"), "--rounds", "3"]
+    monkeypatch.setattr(sys, "argv", [*argv, "--out", str(tmp_path / "out")])
+    monkeypatch.setattr(compare, "choose_work", lambda _: [work])
+    monkeypatch.setattr(compare, "_commands", lambda _: [])
+    monkeypatch.setattr(compare, "busy", lambda _: 0.0)
+    monkeypatch.setattr(compare, "raise_limit", lambda: None)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(compare, "services", Nothing)
+    if code is None:
+        compare.main()
+    else:
+        with pytest.raises(SystemExit) as ended:
+            compare.main()
+        assert ended.value.code == code
+    printed = capsys.readouterr().out
+    assert f"slower than before: {int(ratio < 1)}" in printed
+    assert "against before" in printed
