@@ -202,6 +202,7 @@ def test_a_variable_is_taken_out_of_the_environment(run, monkeypatch):
 def test_what_cannot_be_saved_is_not_begun(tmp_path):
     path = tmp_path / "client.toml"
     path.write_text("[server]\n")
+    before = gc.get_freeze_count()  # (some Pythons have frozen a few objects themselves)
     with pytest.raises(ConfigError):
         lines.expose(Line(Settings(), JOIN, path), "1", port=0, name=None, qr=False)
-    assert gc.get_freeze_count() == 0
+    assert gc.get_freeze_count() == before
