@@ -164,14 +164,14 @@ def run(place: Place, suite: str, arguments: tuple[str, ...], workers: str) -> t
     print(f"\n=== {place.name}: {suite}", flush=True)
     environ = os.environ | place.environ
     command = [*place.prefix, place.python, "-m", "pytest", "-n", workers, *arguments]
-    process = subprocess.Popen(
-        command, cwd=place.directory, env=environ, stdout=subprocess.PIPE, text=True
-    )
     last = ""
-    for line in process.stdout:
-        print(line, end="", flush=True)
-        last = line if line.strip() else last
-    code = process.wait()
+    with subprocess.Popen(
+        command, cwd=place.directory, env=environ, stdout=subprocess.PIPE, encoding="utf-8"
+    ) as process:
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            last = line if line.strip() else last
+        code = process.wait()
     counts = ", ".join(re.findall(r"\d+ (?:passed|failed|errors?|skipped)\b", last))
     seconds = time.monotonic() - started
     verdict = "green" if code == 0 else "FAILED"
