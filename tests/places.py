@@ -108,6 +108,9 @@ def environment(python: Path, directory: Path, project: Path) -> Path:
         pip = [own, "-m", "pip", "install", "--quiet"]
         subprocess.run([*pip, "--upgrade", "pip>=25.1"], check=True)
         subprocess.run([*pip, "--editable", ".", "--group", "test"], check=True, cwd=project)
+        # Where the project is, in ASCII: Python 3.11 reads such a file as its locale would have it.
+        for file in directory.glob("lib/python*/site-packages/*tls_tunnel.pth"):
+            file.write_text(os.path.relpath(project, file.parent) + "\n", "ascii")
         made.write_text(wanted, "utf-8")
     return own
 
