@@ -166,6 +166,17 @@ docs: $(VENV)/.installed  ## The documentation as a site, in build/docs.
 	@$(BIN)/python -m pytest -q -n 0 tests/site
 	@echo "Open build/docs/index.html"
 
+.PHONY: pythons places programs
+
+pythons: $(VENV)/.installed  ## The tests with each Python from 3.11 on that is here; PYTHONS="3.12 3.13" names some.
+	@$(BIN)/python -m tests.places --pythons --workers $(WORKERS) $(PYTHONS)
+
+places: $(VENV)/.installed  ## The tests in a path with spaces, with LANG=C, without a home, without IPv6; PLACES="path home".
+	@$(BIN)/python -m tests.places --workers $(WORKERS) $(PLACES)
+
+programs:  ## Install what tests need beside Python (Debian, as root); REQUIRE_ALL=1 fails without.
+	@.ci/programs
+
 clean:  ## Remove what the other targets made.
 	@rm -rf $(VENV) .demo .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
 	@rm -rf tests/interop/peers/*/build tests/interop/peers/node/node_modules

@@ -7,6 +7,7 @@ import logging
 
 import attrs
 import pytest
+import segno
 import trio
 from rich.console import Console
 from rich.live import Live
@@ -133,7 +134,6 @@ def test_what_strangers_call_themselves_cannot_move_the_cursor(terminal, progres
 
 def test_a_code_is_the_address_for_a_browser_and_nothing_else():
     # Of another text it would be another picture, and a longer one a larger.
-    segno = pytest.importorskip("segno")
     expected = io.StringIO()
     segno.make_qr("http://203.0.113.5:41234", error="l").terminal(expected, compact=True)
     assert qr_code(ADDRESS) == expected.getvalue()

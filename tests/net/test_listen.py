@@ -10,6 +10,7 @@ import pytest
 import trio
 import trio.testing
 
+from tests.needs import needs_ipv6
 from tunnel import limits
 from tunnel.net import listen
 from tunnel.net.listen import (
@@ -20,6 +21,10 @@ from tunnel.net.listen import (
     wait_connection,
 )
 from tunnel.net.transport import own_address, peer_address
+
+BOTH_FAMILIES = pytest.mark.parametrize(
+    "host", ["127.0.0.1", pytest.param("::1", marks=needs_ipv6)]
+)
 
 
 def ports(listeners):
@@ -35,6 +40,7 @@ def opened():
         listener.close()
 
 
+@needs_ipv6
 def test_every_address_is_one_port_for_both_families(opened):
     opened += open_listeners("*", 0)
     assert [listener.family for listener in opened] == [socket.AF_INET, socket.AF_INET6]
@@ -44,7 +50,7 @@ def test_every_address_is_one_port_for_both_families(opened):
         socket.create_connection((host, ports(opened)[0])).close()
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+@BOTH_FAMILIES
 def test_one_address(opened, host):
     opened += open_listeners(host, 0)
     [port] = ports(opened)
@@ -60,6 +66,7 @@ def test_a_port_in_use(opened, host):
     assert caught.value.errno == errno.EADDRINUSE
 
 
+@needs_ipv6
 async def test_a_port_in_use_on_one_family_only_is_in_use(opened):
     opened += open_listeners("::1", 0)
     before = len(os.listdir("/proc/self/fd"))
@@ -206,7 +213,7 @@ def test_one_who_went_before_it_was_accepted_does_not_stop_the_others(sockets):
     assert [sock for sock, _ in accepted] == sockets[:2]
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+@BOTH_FAMILIES
 def test_whoever_is_accepted_is_known_by_his_address(host):
     [listener] = open_listeners(host, 0)
     with listener, socket.create_connection(listener.getsockname()[:2]) as visitor:

@@ -2,12 +2,12 @@
 
 import logging
 import secrets
-import socket
 
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from tests.needs import needs_ipv6
 from tests.rig import own_host, proxy, visit, world
 from tunnel.errors import Refused
 from tunnel.model import PortRange, RejectionCode
@@ -257,9 +257,8 @@ async def test_who_may_visit(certificate, carrier, allow_from, may):
         assert handle.statistics()[0].counters.total == may
 
 
+@needs_ipv6
 async def test_who_may_visit_over_ipv6(certificate):
-    if not socket.has_ipv6:
-        return
     async with world(certificate) as tunnel:
         service = await tunnel.start_service()
         await tunnel.start_server()
