@@ -93,7 +93,7 @@ async def test_an_identity_from_the_file(tmp_path, proof, caplog):
         reasons = [
             record.reason
             for record in caplog.records
-            if record.getMessage() == "Proxy rejected" and record.name == "tunnel.server.publish"
+            if record.getMessage() == "Proxy rejected" and record.name == "tunnel.server"
         ]
         assert reasons == [
             f"the server allows publish_addr {host}, not 127.0.0.1",

@@ -151,7 +151,7 @@ async def test_the_values_of_a_running_tunnel_do_not_show_their_secrets(certific
         client = tunnel.client(published_proxy(service_port))
         await tunnel.start_client(published_proxy(service_port))
         [session] = tunnel.server.sessions.values()
-        seen = [tunnel.server, client, session, session.seat, session.link, tunnel.keys]
+        seen = [tunnel.server, client, session, session.registration, session.link, tunnel.keys]
         shown = "".join(f"{one!r}{one!s}" for one in seen) + caplog.text
         shown += repr([vars(record) for record in caplog.records])
     assert_silent(shown, key)

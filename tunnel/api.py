@@ -25,7 +25,8 @@ from tunnel.client.visit_auth import visit_keys
 from tunnel.client.visit_port import make_visit_port
 from tunnel.config import ClientConfig, IdentityConfig, ProxyConfig, ServerConfig
 from tunnel.errors import ConfigError, Fault, TunnelError
-from tunnel.events import ServerEvent
+from tunnel.eventlog import logged_events
+from tunnel.events import SERVER_EVENTS, Event, EventStream, ServerEvent, Subscriber
 from tunnel.model import Address, name_fault
 from tunnel.net.contexts import client_context
 from tunnel.net.listen import open_listeners
@@ -35,12 +36,12 @@ from tunnel.ops.port_owner import cannot_listen
 from tunnel.programs import ClientProgram, ServerProgram, asked_for, observed
 from tunnel.protocol.keys import ClientKeys, Verifier, derive, generate_key
 from tunnel.server import run as server_run
-from tunnel.server.admission import Rate
+from tunnel.server.admission import Judge
 from tunnel.server.certificate import CertificateFiles, CertificateKeeper
 from tunnel.server.identity import Identities, Identity
-from tunnel.server.policy import Policy
-from tunnel.server.publish import Rules
-from tunnel.server.session import Server
+from tunnel.server.ratelimit import Rate
+from tunnel.server.rules import Rules
+from tunnel.server.state import Policy, Server
 from tunnel.views import Arrival, ClientHandle, ServerHandle
 
 logger = logging.getLogger(__name__)
@@ -68,14 +69,28 @@ async def run_server(
       TunnelError: it could not start; says why and what to do.
     """
     with asked_for(config, source) as stats, _audit(config, source) as audit:
-        server, listeners, certificate = make_server(config, source, stats.listeners)
+        events = logged_events(telling(tell))
+        server, listeners, certificate = make_server(
+            config, source, stats.listeners, events=events, judge=allow
+        )
         run = functools.partial(server_run.run_server, server, listeners, certificate=certificate)
-        server.lobby.judge, server.lobby.tell = allow, tell
-        if audit is not None:
-            server.lobby.audit = audit.put
-            run = functools.partial(audit.beside, run)
         program = ServerProgram(server, certificate, tuple(map(own_address, listeners)))
-        await observed(run, program, stats, task_status)
+        if audit is None:
+            await observed(run, program, stats, task_status)
+            return
+        with events.subscribed(audit.put, visitors=True):
+            run = functools.partial(audit.beside, run)
+            await observed(run, program, stats, task_status)
+
+
+def telling(tell: Callable[[ServerEvent], None]) -> Subscriber:
+    """A subscriber that passes on what the library tells."""
+
+    def subscriber(event: Event) -> None:
+        if isinstance(event, SERVER_EVENTS):
+            tell(event)
+
+    return subscriber
 
 
 async def run_client(
@@ -114,10 +129,13 @@ async def run_made_client(
     with asked_for(config, source) as stats, _audit(config, source) as audit:
         program = ClientProgram(client)
         run: Callable[..., Awaitable[None]] = program.run
-        if audit is not None:
-            client.audit, audit.client = audit.put, client.settings.name
+        if audit is None:
+            await observed(run, program, stats, task_status)
+            return
+        audit.client = client.settings.name
+        with client.events.subscribed(audit.put, visitors=True):
             run = functools.partial(audit.beside, run)
-        await observed(run, program, stats, task_status)
+            await observed(run, program, stats, task_status)
 
 
 async def change_server(
@@ -170,18 +188,25 @@ async def change_client(
 
 
 def make_server(
-    config: ServerConfig, source: Path | None, stats: Iterable[socket.socket] = ()
+    config: ServerConfig,
+    source: Path | None,
+    stats: Iterable[socket.socket] = (),
+    *,
+    events: EventStream,
+    judge: Judge | None = None,
 ) -> tuple[Server, list[socket.socket], CertificateKeeper]:
     """A server that is not run yet, what it listens on already, and its certificate."""
     verifiers = _verifiers(config, source)
-    certificate = _certificate(config, source)
+    certificate = _certificate(config, source, events)
     listeners = _listen(config)
     # Nobody may publish what the server itself listens on, on whatever address.
     reserved = {own_address(listener).port for listener in [*listeners, *stats]}
     # An unknown key is checked against one that nobody knows.
     dummy = derive(generate_key(secrets.token_bytes(32))).verifier
     identities = _identities(config, verifiers, frozenset(reserved))
-    server = Server(_policy(config), certificate.shown, identities, dummy)
+    server = Server(
+        _policy(config), certificate.shown, identities, dummy, events=events, judge=judge
+    )
     return server, listeners, certificate
 
 
@@ -250,7 +275,9 @@ def _identities(
     return Identities([*(Identity(verifier, shared) for verifier in others), *clients])
 
 
-def _certificate(config: ServerConfig, source: Path | None) -> CertificateKeeper:
+def _certificate(
+    config: ServerConfig, source: Path | None, events: EventStream
+) -> CertificateKeeper:
     """The certificate to show, from the files that are configured, or one of its own.
 
     A server of another program, without a file and `state_dir`, keeps nothing on the disk.
@@ -259,7 +286,7 @@ def _certificate(config: ServerConfig, source: Path | None) -> CertificateKeeper
     client_ca = _path(config.client_ca_path, beside)
     cert, key = _path(config.cert_path, beside), _path(config.key_path, beside)
     if cert is not None and key is not None:
-        return CertificateKeeper(CertificateFiles(cert, key, client_ca=client_ca))
+        return CertificateKeeper(CertificateFiles(cert, key, client_ca=client_ca), events=events)
     with contextlib.ExitStack() as stack:
         if source is None and config.state_dir is None:
             state_dir = None
@@ -270,7 +297,8 @@ def _certificate(config: ServerConfig, source: Path | None) -> CertificateKeeper
             state_dir = place
         path = stack.enter_context(store.own_certificate(place))
         kept = path.parent == state_dir
-        return CertificateKeeper(CertificateFiles(path, path, True, kept, client_ca))
+        files = CertificateFiles(path, path, True, kept, client_ca)
+        return CertificateKeeper(files, events=events)
 
 
 def _listen(config: ServerConfig) -> list[socket.socket]:

@@ -29,8 +29,8 @@ from tunnel.net.observe import observe_connections, observe_link
 from tunnel.net.transport import own_address
 from tunnel.ops.port_owner import cannot_listen
 from tunnel.server.certificate import CertificateKeeper
-from tunnel.server.listener import Proxy
-from tunnel.server.session import Server, Session
+from tunnel.server.proxy import Proxy
+from tunnel.server.state import Server, Session
 from tunnel.stats import Counters
 from tunnel.views import (
     ClientHandle,
@@ -80,15 +80,15 @@ class ServerProgram:
     def connections(self) -> ConnectionsView:
         """Its visitors now."""
         sessions = self.server.sessions.values()
-        links = [(session.seat.name, session.link) for session in sessions]
+        links = [(session.registration.name, session.link) for session in sessions]
         return observe_connections(links, is_server=True)
 
 
 def _session(session: Session) -> SessionView:
     return SessionView(
-        session.seat.name,
+        session.registration.name,
         session.session_id[:8],
-        str(session.seat.address),
+        str(session.registration.address),
         time.time() - (trio.current_time() - session.started),
         observe_link(session.link),
         tuple(map(_published, session.proxies)),
@@ -102,7 +102,7 @@ def _published(proxy: Proxy) -> ProxyView:
         proxy.port,
         proxy.addresses,
         "",
-        proxy.local_port,
+        proxy.request.local_port,
         proxy.start_time,
         proxy.counters,
         proxy.up,

@@ -11,7 +11,8 @@ import trio
 
 from tests.rig import is_free
 from tunnel import limits
-from tunnel.cli.bench import Bar, Result, Service, _rate, _visited, measure
+from tunnel.cli.display import ProgressBar
+from tunnel.cli.measurement import Result, Service, _rate, _visited, measure
 from tunnel.config import IdentityConfig, ServerConfig
 from tunnel.errors import LinkLost, Refused, TunnelError
 from tunnel.library.server import serve
@@ -30,7 +31,7 @@ def config_of(server):
     return client_config(Join.from_text(server.join))
 
 
-class Seen(Bar):
+class Seen(ProgressBar):
     """Notes what is measured, and which ports the server has published meanwhile."""
 
     def __init__(self, server):
@@ -82,18 +83,18 @@ async def test_a_server_that_is_not_there():
     async with serve(SERVER) as server:
         config = config_of(server)
     with pytest.raises(LinkLost, match=r"cannot reach 127\.0\.0\.1:.*nothing listens there"):
-        await measure(config, SHORT, Bar())
+        await measure(config, SHORT, ProgressBar())
 
 
 async def test_a_wrong_key():
     async with serve(SERVER) as server:
         config = attrs.evolve(config_of(server), auth_key=generate_key(bytes(32)))
         with pytest.raises(Refused):
-            await measure(config, SHORT, Bar())
+            await measure(config, SHORT, ProgressBar())
 
 
 async def test_a_server_that_goes_away_meanwhile():
-    class Drains(Bar):
+    class Drains(ProgressBar):
         def begin(self, what, _seconds):
             if what == "to visitors":
                 server.drain()
@@ -121,7 +122,7 @@ async def test_a_visit_that_is_turned_away():
         with pytest.raises(
             TunnelError, match="the server was lost, or ended the visit; -v shows why"
         ):
-            await measure(config_of(server), SHORT, Bar())
+            await measure(config_of(server), SHORT, ProgressBar())
 
 
 async def test_the_first_quarter_of_a_direction_does_not_count(autojump_clock):

@@ -12,19 +12,14 @@ from tests.library.test_link import KEY, SERVER, client, echo, say
 from tests.rig import is_free, visit
 from tunnel import limits
 from tunnel.config import IdentityConfig
+from tunnel.events import ClientConnected, ClientDisconnected, ProxyPublished, ProxyWithdrawn
 from tunnel.library.events import Audience
 from tunnel.library.link import connect
 from tunnel.library.server import serve
 from tunnel.model import Address
 from tunnel.protocol.keys import generate_key
-from tunnel.server.visitors import Lobby
+from tunnel.server.admission import Admission, ProxyAdmission
 from tunnel.stats import Reason
-from tunnel.views import (
-    ClientConnected,
-    ClientDisconnected,
-    ProxyPublished,
-    ProxyWithdrawn,
-)
 
 
 async def test_it_listens_while_the_block_lasts():
@@ -171,11 +166,11 @@ async def test_without_a_file_nothing_is_kept_on_the_disk(tmp_path, monkeypatch)
 
 
 async def test_a_programs_reasons_are_one_kind_of_complaint():
-    lobby = Lobby()
-    visitors = lobby.visitors("web")
+    admission = Admission()
+    visitors = ProxyAdmission(admission, "web")
     for number in range(5):
         one, other = socket.socketpair()
         with other:
             visitors.turn_away(one, Address("127.0.0.1", 1), f"reason {number}")
-    assert len(lobby.complaints._buckets) == 1
-    assert lobby.tally.statistics()[Reason.REFUSED] == 5
+    assert len(admission.limited._buckets) == 1
+    assert admission.tally.statistics()[Reason.REFUSED] == 5

@@ -5,16 +5,19 @@ import json
 import os
 import threading
 
+import attrs
 import pytest
 import trio
 
 from tunnel import limits
 from tunnel.errors import TunnelError
+from tunnel.events import VisitorClosed
 from tunnel.model import Address
-from tunnel.net.account import Record
 from tunnel.ops.audit import Book, Writer, open_audit
 
-RECORD = Record("web", "office", "00ff", Address("2001:db8::1", 50000), 10, 20, 1.25, "finished")
+RECORD = VisitorClosed(
+    "web", "office", "00ff", Address("2001:db8::1", 50000), 10, 20, 1.25, "finished"
+)
 
 
 def lines(path):
@@ -106,7 +109,9 @@ async def test_standard_output(capfd, tmp_path):
         writer.client = "home"
 
         async def life():
-            writer.put(Record("web", "", None, RECORD.visitor, 0, 0, 0.0, "address not allowed"))
+            writer.put(
+                VisitorClosed("web", "", None, RECORD.visitor, 0, 0, 0.0, "address not allowed")
+            )
 
         await live(writer, life)
     line = json.loads(capfd.readouterr().out)
@@ -263,7 +268,7 @@ async def test_the_end_does_not_wait_for_the_next_writing(autojump_clock, no_thr
 
 
 async def test_whatever_is_in_a_name_a_line_is_a_line(tmp_path):
-    odd = RECORD._replace(proxy='a"\\\n\u2028', client="\u6587\x1b[0m", connection=None)
+    odd = attrs.evolve(RECORD, proxy='a"\\\n\u2028', client="\u6587\x1b[0m", connection=None)
     with open_audit("audit.jsonl", beside=tmp_path) as writer:
 
         async def life():

@@ -12,7 +12,7 @@ from tunnel import limits
 from tunnel.ops.events import Journal, reason_label
 from tunnel.ops.logs import configure_logging
 
-logger = logging.getLogger("tunnel.server.session")
+logger = logging.getLogger("tunnel.server")
 
 
 @pytest.fixture(autouse=True)

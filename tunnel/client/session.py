@@ -26,7 +26,6 @@ from tunnel.events import (
     OwnProxyRemoved,
     ServerStopping,
 )
-from tunnel.net.account import Audit
 from tunnel.net.clock import SleepDetector, sleep_while_awake
 from tunnel.net.control import Control
 from tunnel.net.framed import next_event
@@ -84,8 +83,6 @@ class Client:
     visit_ports: tuple[VisitPort, ...] = attrs.field(default=(), kw_only=True)
     events: EventStream = attrs.field(factory=logged_events, kw_only=True)
     gives_up: Callable[[TunnelError], bool] = attrs.field(default=lambda _: False, kw_only=True)
-    #: Told of every visitor; None for nobody.
-    audit: Audit | None = attrs.field(default=None, init=False)
     #: The server that answered last, as it was dialled.
     host: str | None = attrs.field(default=None, init=False)
     #: Made once per process: tells a restart from a reconnect.
@@ -312,7 +309,7 @@ class ClientSession:
             tls,
             Role.CLIENT,
             settings,
-            accept_visitors(self._proxies, client.audit),
+            accept_visitors(self._proxies, client.events),
             carrier=client.settings.carrier,
             early=self._agreement.early,
         )

@@ -20,7 +20,7 @@ from tunnel import limits, store
 from tunnel.config import ClientConfig, ProxyConfig, VisitorConfig
 from tunnel.errors import ConfigError, Fault, TunnelError
 from tunnel.model import ResetCode
-from tunnel.net.carrier import Visit
+from tunnel.net.carrier import CarriedConnection
 from tunnel.net.endpoint import Endpoint
 from tunnel.net.link import Link
 from tunnel.net.transport import reset_on_close
@@ -178,7 +178,12 @@ class ProvingEndpoint(Endpoint):
     __slots__ = ("_expected", "_got", "_link", "_scope", "_stream_id", "_visit", "_visitor")
 
     def __init__(
-        self, link: Link, stream_id: int, visitor: socket.socket, visit: Visit, expected: bytes
+        self,
+        link: Link,
+        stream_id: int,
+        visitor: socket.socket,
+        visit: CarriedConnection,
+        expected: bytes,
     ) -> None:
         self._link = link
         self._stream_id = stream_id

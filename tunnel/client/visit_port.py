@@ -16,7 +16,7 @@ from tunnel import limits
 from tunnel.client.visit_auth import ProvingEndpoint
 from tunnel.config import VisitorConfig
 from tunnel.model import Address, ResetCode
-from tunnel.net.carrier import Visit
+from tunnel.net.carrier import CarriedConnection
 from tunnel.net.link import Link
 from tunnel.net.listen import (
     Shortage,
@@ -187,7 +187,7 @@ class VisitPort:
         proof, expected = self._proofs(target, name)
         stream_id = link.open_stream()
         link.send(stream_id, build_visit_preamble(source, destination, number, connection, proof))
-        visit = Visit(
+        visit = CarriedConnection(
             self.name,
             connection.hex(),
             self.counters,

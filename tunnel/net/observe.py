@@ -107,12 +107,12 @@ class _Look:
         return Waits.LINK if stream.send_window else Waits.WINDOW
 
     def view(self) -> ConnectionView:
-        visit = self.endpoint._visit
+        connection = self.endpoint._connection
         delivered, read = _carried(self.endpoint._sock, dialled=self.dialled)
         return ConnectionView(
-            visit.connection_id,
-            visit.proxy,
-            getattr(visit, "host", None),
+            connection.connection_id,
+            connection.proxy,
+            getattr(connection, "host", None),
             self.waits,
             self.parked,
             self.queued,

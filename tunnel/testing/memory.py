@@ -18,8 +18,9 @@ import attrs
 import trio
 import trio.testing
 
-from tunnel.api import make_server
+from tunnel.api import make_server, telling
 from tunnel.config import ServerConfig
+from tunnel.eventlog import logged_events
 from tunnel.library.events import Audience
 from tunnel.library.nursery import open_collapsing_nursery
 from tunnel.library.server import EmbeddedServer
@@ -29,8 +30,8 @@ from tunnel.net.listen import close_all
 from tunnel.net.muxstream import MuxStream
 from tunnel.net.transport import StreamTransport, Transport
 from tunnel.server import run as server_run
-from tunnel.server.listener import Proxy, introduce
-from tunnel.server.session import Server
+from tunnel.server.proxy import Proxy, open_visitor_stream
+from tunnel.server.state import Server
 from tunnel.server.strangers import Stranger
 from tunnel.testing.fault import LinkFault
 
@@ -74,23 +75,23 @@ class MemoryServer(EmbeddedServer):
         await link.running.wait()
         await link.wait_can_open()
         source = self._anybody()
-        if (reason := proxy.visitors.ask(source)) is not None:
-            proxy.visitors.count(reason, source)
+        if (reason := proxy.admission.refusal(source)) is not None:
+            proxy.admission.count_refused(reason, source)
             raise trio.BrokenResourceError(reason)
-        stream_id, guest = introduce(source, address, proxy, link)
+        stream_id, connection = open_visitor_stream(source, address, proxy, link)
         stream = MuxStream(link, stream_id)
-        stream.counters = guest.counters
+        stream.counters = connection.counters
         link.attach(stream_id, stream.endpoint)
         link.flush()
         link.carrier.started()
-        guest.begin()
+        connection.begin()
         try:
             yield stream
         finally:
             stream.close()
             link.carrier.ended()
             code = stream.endpoint.reset_code
-            guest.end(None if code is None else ResetCode.of(code))
+            connection.end(None if code is None else ResetCode.of(code))
 
     def _published(self, address: Address) -> tuple[Proxy, Link]:
         for session in self.server.sessions.values():
@@ -103,10 +104,10 @@ class MemoryServer(EmbeddedServer):
 @asynccontextmanager
 async def serve_in_memory(config: ServerConfig) -> AsyncIterator[MemoryServer]:
     """Run a server for as long as the block lasts; see `tunnel.serve`."""
-    server, listeners, certificate = make_server(config, None)
-    close_all(listeners)
     audience = Audience()
-    server.lobby.tell = audience.tell
+    events = logged_events(telling(audience.tell))
+    server, listeners, certificate = make_server(config, None, events=events)
+    close_all(listeners)
     run = functools.partial(server_run.run_server, server, [], certificate=certificate)
     async with open_collapsing_nursery() as nursery:
         yield MemoryServer(await nursery.start(run), audience, None, server, nursery)
