@@ -6,8 +6,8 @@ Whoever operates or tests a server or a client works on these values and nothing
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import attrs
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from tunnel.model import Address
     from tunnel.stats import Counters, CountersStatistics
+
+#: A number of bytes, or None where the system does not tell it.
+_N = TypeVar("_N", int, int | None)
 
 
 @attrs.frozen
@@ -247,3 +250,27 @@ class ConnectionsView:
     total: int
     waits: Mapping[Waits, int]
     shown: tuple[tuple[str, ConnectionView], ...]
+
+
+@attrs.frozen
+class Snapshots:
+    """How to look at a running program, at any moment.
+
+    Args:
+      role: whose program it is.
+      view: the program now.
+      connections: its connections now; this one takes some time where there are many.
+      counters: those of all its proxies; they are the view's.
+    """
+
+    role: Literal["server", "client"]
+    view: Callable[[], ProgramView]
+    connections: Callable[[], ConnectionsView]
+    counters: Callable[[], Iterable[Counters]]
+
+    def sent_and_received(self, delivered: _N, read: _N) -> tuple[_N, _N]:
+        """Bytes towards the visitor and from it, of those that a socket here took and gave.
+
+        On a server that socket is the visitor's, on a client the local service's.
+        """
+        return (delivered, read) if self.role == "server" else (read, delivered)

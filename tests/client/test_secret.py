@@ -19,8 +19,9 @@ from tests.server.rig import place
 from tests.server.test_client_visits import VISIT, member
 from tunnel import limits
 from tunnel.client.run import run_client
-from tunnel.client.visit_auth import Guard, visit_keys
+from tunnel.client.visit_auth import Guard
 from tunnel.client.visit_port import VisitPort
+from tunnel.compose import visit_keys
 from tunnel.config import ClientConfig, ProxyConfig, VisitorConfig
 from tunnel.errors import ConfigError
 from tunnel.model import Address
@@ -511,7 +512,7 @@ def test_a_secret_is_stretched_once(monkeypatch):
         stretched.append(secret)
         return visit_key(generate_key(bytes(32)))
 
-    monkeypatch.setattr("tunnel.client.visit_auth.visit_key", count)
+    monkeypatch.setattr("tunnel.compose.visit_key", count)
     entry = {"visitor_secret": "correct horse battery staple"}
     visit_keys(config(*[entry] * 5, visitors=[entry] * 5), None)
     assert stretched == ["correct horse battery staple"]

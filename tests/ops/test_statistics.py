@@ -14,12 +14,12 @@ from tunnel import limits
 from tunnel.model import Address
 from tunnel.ops.statistics import Statistics
 from tunnel.stats import Counters
-from tunnel.views import LinkView, Waits
+from tunnel.views import LinkView, Snapshots, Waits
 
 
 def statistics(role="server", view=None, seen=None):
     view, seen = view or program(), seen or connections()
-    return Statistics(role, lambda: view, lambda: seen, lambda: counters(view))
+    return Statistics(Snapshots(role, lambda: view, lambda: seen, lambda: counters(view)))
 
 
 async def test_the_fields_of_1_5_on_a_server():
@@ -96,7 +96,7 @@ async def test_a_client_that_is_not_connected():
 
 async def test_connections_are_not_looked_at_for_everybody_who_asks(autojump_clock):
     looks = []
-    one = Statistics("server", program, lambda: looks.append(1) or connections(), tuple)
+    one = Statistics(Snapshots("server", program, lambda: looks.append(1) or connections(), tuple))
     for _ in range(5):
         one.status()
     assert len(looks) == 1
@@ -107,7 +107,9 @@ async def test_connections_are_not_looked_at_for_everybody_who_asks(autojump_clo
 
 async def test_sums_outlive_sessions():
     views = [program(session(proxies=(attrs.evolve(proxy(), counters=Counters(0, 3, 5, 9)),)))]
-    one = Statistics("server", lambda: views[-1], connections, lambda: counters(views[-1]))
+    one = Statistics(
+        Snapshots("server", lambda: views[-1], connections, lambda: counters(views[-1]))
+    )
     one.status()
     views.append(attrs.evolve(program(), sessions=()))
     assert one.status()["totals"]["bytes_sent"] == 5
@@ -119,7 +121,7 @@ async def test_sums_have_sessions_that_nobody_has_looked_at():
     one = statistics(view=view)
     with one.journal.kept():
         logging.getLogger("tunnel").warning("Client disconnected")
-    one.counters = tuple
+    one.snapshots = attrs.evolve(one.snapshots, counters=tuple)
     assert one.status()["totals"]["bytes_sent"] == 5
 
 
@@ -156,5 +158,5 @@ async def test_a_link_without_a_round_trip_yet(nursery, autojump_clock):
     await trio.sleep(3 * limits.RTT_INTERVAL)
     assert one.rtt.cumulated()[-1] == 0
     assert one.stats()[0]["rtt"] is None
-    assert Address("::1", 8080) not in one.view().addresses
+    assert Address("::1", 8080) not in one.snapshots.view().addresses
     assert Waits.LINK == "link"

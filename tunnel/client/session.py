@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import attrs
 import trio
+from trio_util import AsyncValue
 
 from tunnel.client.dial import certificate_remedy, leaf_hash
 from tunnel.client.dialling import accept_visitors
@@ -53,6 +54,7 @@ from tunnel.protocol.messages import (
     Target,
     Unknown,
 )
+from tunnel.views import ClientState
 from tunnel.yamux import Role
 
 logger = logging.getLogger(__name__)
@@ -87,6 +89,10 @@ class Client:
     host: str | None = attrs.field(default=None, init=False)
     #: Made once per process: tells a restart from a reconnect.
     instance_id: str = attrs.field(factory=lambda: secrets.token_hex(16), init=False)
+    #: Where the reconnect loop is.
+    state: AsyncValue[ClientState] = attrs.field(
+        factory=lambda: AsyncValue(ClientState.CONNECTING), init=False
+    )
     #: The session that lives, from the moment in which it is connected; None while there is none.
     session: ClientSession | None = attrs.field(default=None, init=False)
     #: Cancelled to try at once, and not after a delay.

@@ -14,7 +14,6 @@ from trio_util import AsyncValue
 
 from tunnel import limits
 from tunnel.client.visit_auth import ProvingEndpoint
-from tunnel.config import VisitorConfig
 from tunnel.model import Address, ResetCode
 from tunnel.net.carrier import CarriedConnection
 from tunnel.net.link import Link
@@ -246,20 +245,3 @@ class VisitPort:
             self._quiet_until = now + limits.LOCAL_COMPLAINT_INTERVAL
             extra = {"proxy": self.name, "connection": connection.hex(), "reason": reason}
             logger.warning("Visit refused", extra=extra | ({"remedy": remedy} if remedy else {}))
-
-
-def make_visit_port(config: VisitorConfig, visit_key: bytes | None) -> VisitPort:
-    """A port of the configuration, that does not listen yet.
-
-    Args:
-      config: one of its `[[visitors]]`.
-      visit_key: from its secret; None if it has none.
-    """
-    return VisitPort(
-        config.name,
-        config.publish_port,
-        config.bind_addr,
-        config.bind_port,
-        config.owner or "",
-        visit_key=visit_key,
-    )

@@ -51,10 +51,10 @@ def server_config(where: ServerConfig | Path) -> tuple[ServerConfig, Path | None
 
 
 def _joined(text: str) -> ClientConfig:
+    from tunnel.compose import joined_client
     from tunnel.protocol.join import Join
-    from tunnel.quick import client_config as joined_config
 
-    return joined_config(Join.from_text(text))
+    return joined_client(Join.from_text(text))
 
 
 def _read(path: Path) -> str:

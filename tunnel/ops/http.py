@@ -149,7 +149,7 @@ class Application:
         return _json({"status": "ok"})  # that this runs shows that the event loop turns
 
     async def _ready(self, _scope: Scope, _headers: dict[bytes, str]) -> Answer:
-        reason = self._statistics.view().unready
+        reason = self._statistics.snapshots.view().unready
         status = HTTPStatus.OK if reason is None else HTTPStatus.SERVICE_UNAVAILABLE
         return _json({"ready": reason is None, "reason": reason}, status)
 

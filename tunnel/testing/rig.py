@@ -7,18 +7,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-import attrs
 import trio
 
 from tunnel import limits
-from tunnel.api import make_client
-from tunnel.client.dial import Dialler
+from tunnel.client.dial import reach
+from tunnel.compose import make_client
 from tunnel.config import ClientConfig, ServerConfig
 from tunnel.library.arguments import Target
-from tunnel.library.link import ClientLink, open_link
-from tunnel.library.nursery import open_collapsing_nursery
+from tunnel.library.link import ClientLink, Retries, open_link
 from tunnel.library.server import EmbeddedServer, serve
 from tunnel.model import Address
+from tunnel.net.nursery import open_collapsing_nursery
 from tunnel.testing.fault import LinkFault
 from tunnel.testing.memory import MemoryServer, in_memory, serve_in_memory
 
@@ -90,13 +89,10 @@ async def open_client(
     if not in_memory():
         own["reconnect_delay"] = limits.TEST_RECONNECT_DELAY
     config = ClientConfig(**own | settings)
-    client = make_client(config, None)
-    if isinstance(server, MemoryServer):
-        dial = client.settings.dial
-        assert isinstance(dial, Dialler)  # what `make_client` makes  # noqa: S101
-        dial = attrs.evolve(dial, reach=functools.partial(server.reach, fault))
-        client.settings = attrs.evolve(client.settings, dial=dial)
-    async with open_link(client, config, None, reconnect=True) as link:
+    way = functools.partial(server.reach, fault) if isinstance(server, MemoryServer) else reach
+    retries = Retries(reconnect=True)
+    client = make_client(config, None, gives_up=retries.gives_up, reach=way)
+    async with open_link(client, config, None, retries) as link:
         fault.follow(link.state)
         yield link
 

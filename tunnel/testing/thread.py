@@ -16,9 +16,9 @@ import trio
 
 from tunnel import limits
 from tunnel.library.link import ClientLink
-from tunnel.library.nursery import open_collapsing_nursery
 from tunnel.library.server import EmbeddedServer
 from tunnel.model import Address
+from tunnel.net.nursery import open_collapsing_nursery
 from tunnel.testing.fault import LinkFault
 from tunnel.views import ClientState, SessionStatistics
 
