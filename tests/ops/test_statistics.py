@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
-import logging
 
 import attrs
 import pytest
 import trio
+import trio.testing
 
 from tests.ops.views import connections, counters, program, proxy, session
 from tunnel import limits
+from tunnel.events import (
+    ClientConnected,
+    ClientDisconnected,
+    Connected,
+    EventStream,
+    OwnProxyPublished,
+    ProxyPublished,
+)
 from tunnel.model import Address
 from tunnel.ops.statistics import Statistics
 from tunnel.stats import Counters
@@ -116,13 +124,34 @@ async def test_sums_outlive_sessions():
     assert one.status()["proxies"] == []
 
 
-async def test_sums_have_sessions_that_nobody_has_looked_at():
-    view = program(session(proxies=(attrs.evolve(proxy(), counters=Counters(0, 3, 5, 9)),)))
-    one = statistics(view=view)
-    with one.journal.kept():
-        logging.getLogger("tunnel").warning("Client disconnected")
-    one.snapshots = attrs.evolve(one.snapshots, counters=tuple)
-    assert one.status()["totals"]["bytes_sent"] == 5
+@pytest.mark.parametrize(
+    "born",
+    [
+        ClientConnected("office", Address("192.0.2.1", 50000), "0123", 1),
+        ProxyPublished("office", "web", (Address("0.0.0.0", 8080),)),
+        Connected(1, 1),
+        OwnProxyPublished("web", (Address("0.0.0.0", 8080),), "127.0.0.1:3000"),
+    ],
+    ids=lambda event: type(event).__name__,
+)
+async def test_sums_have_sessions_that_nobody_has_looked_at(born):
+    """Those of a session that begins and ends between two looks."""
+    mine, events = Counters(), EventStream()
+    view = program(session(proxies=(attrs.evolve(proxy(), counters=mine),)))
+    living = [mine]
+    one = Statistics(Snapshots("server", lambda: view, connections, lambda: living))
+    with one.kept(events):
+        events.emit(born)
+        events.emit(born)  # and only once for all that are born at a time
+        await trio.testing.wait_all_tasks_blocked()
+        mine.opened()
+        mine.delivered += 5
+        mine.closed()
+        living.clear()  # its end is told when it is gone
+        end = ClientDisconnected("office", "0123", "no sign of life")
+        events.emit(end)
+        totals = one.status()["totals"]
+    assert (totals["bytes_sent"], totals["connections"]) == (5, 1)
 
 
 async def test_samples_of_lag_and_round_trips(nursery, autojump_clock):

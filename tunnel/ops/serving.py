@@ -108,14 +108,13 @@ async def _served(
     snapshots: Snapshots, events: EventStream, stats: StatsListener
 ) -> AsyncIterator[None]:
     # A quarter of a second, and some megabytes: only where it is wanted.
-    del events
     from tunnel.ops.http import Application
     from tunnel.ops.http_server import serve_http
     from tunnel.ops.statistics import Statistics
 
     statistics = Statistics(snapshots)
     application = Application(statistics, token=stats.token, hosts=stats.hosts)
-    with statistics.journal.kept():
+    with statistics.kept(events):
         async with open_collapsing_nursery() as nursery:
             nursery.start_soon(serve_http, application, stats.sockets)
             nursery.start_soon(statistics.sample)

@@ -6,6 +6,7 @@ import math
 import secrets
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import attrs
@@ -13,7 +14,15 @@ import trio
 
 from tunnel import limits
 from tunnel._version import __version__
-from tunnel.ops.events import Journal
+from tunnel.events import (
+    ClientConnected,
+    Connected,
+    Event,
+    EventStream,
+    OwnProxyPublished,
+    ProxyPublished,
+)
+from tunnel.ops.journal import Journal
 from tunnel.stats import Histogram, Ledger
 from tunnel.views import (
     ConnectionsView,
@@ -28,6 +37,9 @@ from tunnel.views import (
 #: Round trips between two processes of one machine, across the earth, and by satellite and back.
 RTT_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 LAG_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+
+#: Events after which there are counters that were not there before.
+_WITH_NEW_COUNTERS = (ClientConnected, ProxyPublished, Connected, OwnProxyPublished)
 
 Json = dict[str, Any]
 
@@ -54,9 +66,20 @@ class Statistics:
     _seen: ConnectionsView | None = attrs.field(default=None, init=False)
     _seen_at: float = attrs.field(default=-math.inf, init=False)
 
-    def __attrs_post_init__(self) -> None:
-        # Or what a session carried since the last look would be missing in the sums.
-        self.journal.at_end = self._settle
+    @contextmanager
+    def kept(self, events: EventStream) -> Iterator[None]:
+        """Keep what happens during the block, and the sums of all that is published in it."""
+        token = trio.lowlevel.current_trio_token()
+
+        def look_for_counters(event: Event) -> None:
+            # A session is gone when its end is told, and its counters with it: so they are looked
+            # for when they are new, and `ledger` has them from then on. A client may publish
+            # thousands at once, for which one look is enough.
+            if isinstance(event, _WITH_NEW_COUNTERS):
+                token.run_sync_soon(self._settle, idempotent=True)
+
+        with self.journal.kept(events), events.subscribed(look_for_counters):
+            yield
 
     @property
     def role(self) -> Literal["server", "client"]:
@@ -145,14 +168,14 @@ class Statistics:
             "last": self.journal.last,
             "events": [
                 {
-                    "id": event.number,
-                    "time": event.time,
-                    "kind": event.kind,
-                    "text": event.text,
-                    "level": event.level,
-                    "details": event.details,
+                    "id": entry.number,
+                    "time": entry.time,
+                    "kind": entry.kind,
+                    "text": entry.text,
+                    "level": entry.level,
+                    "details": entry.details,
                 }
-                for event in self.journal.since(after)
+                for entry in self.journal.since(after)
             ],
         }
 
