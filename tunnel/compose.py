@@ -1,7 +1,7 @@
 """From a configuration to objects: what a server and a client are made of.
 
-Everything here makes, and nothing runs: `api` and the library run what was made. What an object
-needs to know, and whom it tells, it is given when it is made; nothing is put into it later.
+Everything here makes, and nothing runs: `api` and the library run what was made. An object is given
+all that it needs, and all that it tells its events to, when it is made; nothing is put in later.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class ServerParts:
 
     Args:
       server: what its sessions share.
-      listeners: where clients will connect to; whoever runs the server closes them.
+      listeners: where clients will connect to; `server.run.run_server` closes them.
       certificate: what it shows, and where that comes from.
     """
 
@@ -95,7 +95,7 @@ def make_server(
     listeners = _listen(config)
     # What the program itself listens on is reserved on every address, not only on its own.
     ports = frozenset(own_address(listener).port for listener in [*listeners, *reserved])
-    # An unknown key is checked against one that nobody knows.
+    # An unknown key is checked as well, so that it takes as long: against a key that is made here.
     dummy = derive(generate_key(secrets.token_bytes(32))).verifier
     server = Server(
         make_policy(config),

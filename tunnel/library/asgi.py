@@ -84,7 +84,7 @@ async def _shut_down(lifespan: Lifespan) -> AsyncIterator[None]:
 
 @attrs.frozen
 class _Logged:
-    """The application; what it raises is a line in our log, and then an answer of hypercorn's."""
+    """The application; what it raises is logged here, and then answered by hypercorn."""
 
     app: Application
 
@@ -92,7 +92,7 @@ class _Logged:
         try:
             await self.app(scope, receive, send)
         except Exception as error:
-            # (One that knows no lifespan may say so by raising.)
+            # (An application without a lifespan may say so by raising.)
             if scope["type"] != "lifespan":
                 logger.exception(
                     "Application failed",
@@ -122,8 +122,8 @@ class _Server:
                 connection.done = True
                 nursery.cancel_scope.cancel()
         except* Exception as group:
-            # Somebody else's code on a stranger's bytes; odd upgrades, for one. It ends this
-            # connection, and is not a line for each, or a stranger could fill the log.
+            # This is a library's code on a stranger's bytes, where odd upgrades fail, for one. It
+            # ends this connection, and is not logged above debug, or a stranger could fill the log.
             logger.debug("HTTP connection failed", extra={"error": repr(group.exceptions[0])})
 
 
@@ -132,7 +132,7 @@ class _Exchange(TCPServer):
 
     async def _read_data(self) -> None:
         await super()._read_data()
-        # Nobody asks for anything more. (hypercorn would wait for that, for five seconds.)
+        # The visitor has ended its stream: hypercorn would wait five seconds for more.
         await self.idle_task.stop()
 
 
@@ -146,7 +146,7 @@ class _Connection:
         self.receive_some = stream.receive_some
         self.send_eof = stream.send_eof
         self.aclose = stream.aclose
-        #: True when hypercorn is through.
+        #: True when hypercorn has ended this connection.
         self.done = False
 
     async def break_when_cancelled(self) -> None:

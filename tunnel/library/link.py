@@ -1,4 +1,4 @@
-"""A client inside of another program: connected, and asked to publish one thing after the other."""
+"""A client inside another program: connected, and asked to publish one thing after the other."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ async def connect(
     Args:
       where: a join string, a configuration, or the file of one. A client of a file is known to the
         server again after a restart; others are new ones every time.
-      name: what the server's logs call this client; the host's name if nobody says.
+      name: what the server's logs call this client; the host's name if it is None.
       reconnect: connect again whenever the connection is lost.
 
     Raises:
@@ -180,8 +180,8 @@ class ClientLink:
           to: or a local service: a port, "host:port", "unix:/path".
           name: names it in logs, on both sides; unique in this client.
           host: the address of the server to publish on.
-          allow_from: the networks that may visit; none is everybody.
-          proxy_protocol: "v1" or "v2" to tell a local service who visits.
+          allow_from: the networks that may visit; without any, all may.
+          proxy_protocol: "v1" or "v2" to tell a local service where visitors come from.
           wait: if the port is busy wait for it, instead of raising.
 
         Raises:
@@ -262,8 +262,8 @@ class ClientLink:
     def noting(self, proxy: LocalProxy) -> Iterator[None]:
         """Keep `published` true about a proxy, for as long as the block lasts.
 
-        It changes with the proxy's status, at once: a task would come too late for whoever looks
-        when `state` says that the client is connected again.
+        It changes with the proxy's status, at once: with a task, `published` could lag behind when
+        `state` says that the client is connected again.
         """
         with proxy.status.open_transform(functools.partial(self._note, proxy)):
             try:
@@ -302,7 +302,7 @@ class ClientLink:
           ConfigError, PublishError: as `publish`.
           TunnelError: the application said that it cannot start.
         """
-        # A quarter of a second, only for whoever wants it.
+        # It takes a quarter of a second: only where it is used.
         from tunnel.library.asgi import asgi_handler
 
         async with asgi_handler(app) as handler:

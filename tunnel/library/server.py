@@ -1,4 +1,4 @@
-"""A server inside of another program."""
+"""A server inside another program."""
 
 from __future__ import annotations
 

@@ -66,11 +66,11 @@ class Metrics:
     async def scrape(self, accept: str) -> tuple[bytes, str]:
         """The text, and what kind of text it is.
 
-        The numbers are of one moment. The text takes thirty milliseconds for a thousand proxies,
-        and the system's part of it some more: that is a thread's work.
+        The numbers are of one moment. To write the text takes thirty milliseconds for a thousand
+        proxies, and to read what the system says of this process some more: a thread does that.
 
         Args:
-          accept: the kinds that the one who asks understands, as HTTP says it.
+          accept: the kinds that the client understands, as in HTTP's `Accept`.
         """
         encoder, content_type = choose_encoder(accept)
         registry = CollectorRegistry()

@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 @attrs.frozen
 class StatsListener:
-    """Where statistics are to be served, and to whom.
+    """Where statistics are to be served, and to which requests.
 
     Args:
       sockets: they listen; none if statistics are not to be served.

@@ -1,8 +1,9 @@
-"""A server without sockets for its clients and visitors, for tests whose clock is not the world's.
+"""A server without sockets for its clients and visitors, for tests whose clock is a mock.
 
-Under a clock that jumps when nobody has anything to do, nothing may be under way in a kernel. So
-links run over streams in memory, and a visitor is a stream of the server's own. All else is as it
-is elsewhere: TLS, proofs, the engine, and the ports, which are bound, though nobody comes to them.
+Under a clock that jumps when all tasks wait, nothing may be under way in a kernel. So links run
+over streams in memory, and a visitor is a stream of the server's own. All else is as it is
+elsewhere: TLS, proofs, the engine, and the ports, which are bound, though no visitor connects to
+them.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class MemoryServer(EmbeddedServer):
     _ports: itertools.count[int] = attrs.field(factory=lambda: itertools.count(1), init=False)
 
     async def reach(self, fault: LinkFault, _server: Address) -> Transport:
-        """A client's connection to it, by way of `fault`."""
+        """A client's connection to it, by way of `fault`; for `Dialler`."""
         await trio.lowlevel.checkpoint()
         seen = self._anybody()
         near, client = trio.testing.memory_stream_pair()

@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 Published: TypeAlias = "Target | Application"
 _T = TypeVar("_T")
 
-#: Where all of it listens: nothing of a test is to be reached from elsewhere.
+#: Where all of it listens: nothing of a test is to be reached from other machines.
 HOST = "127.0.0.1"
 
 
 def _hurry() -> dict[str, Any]:
-    """Keepalive in real time; in memory everything takes as long as it does in real life."""
+    """A fast keepalive in real time; under a mock clock, that of real life takes no time."""
     if in_memory():
         return {}
     return {
@@ -55,7 +55,7 @@ async def open_server(key: str, settings: dict[str, Any]) -> AsyncIterator[Embed
 
 @asynccontextmanager
 async def open_fault(server: EmbeddedServer) -> AsyncIterator[LinkFault]:
-    """The way to that server, for as long as the block lasts."""
+    """The network before that server, for as long as the block lasts."""
     fault = LinkFault(server)
     async with open_collapsing_nursery() as nursery:
         if not isinstance(server, MemoryServer):
