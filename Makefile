@@ -10,11 +10,12 @@ WORKERS ?= auto
 
 COMPILED := build/compiled
 
-.PHONY: help demo test check style types unit e2e compiled interop page reliability soak fuzz bench \
-	figures wheel docs clean
+.PHONY: help demo test check style types unit e2e compiled matrix matrix-drawn old-peers old-server \
+	old-client not-slower accept-house interop page reliability soak fuzz bench figures wheel \
+	docs clean
 
 help:  ## Show this help.
-	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
 $(VENV)/.installed: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "tls-tunnel needs Python 3.11 or newer with its venv module" \
@@ -110,12 +111,71 @@ $(COMPILED)/.made: dist/.made
 	@$(BIN)/python -m zipfile -e dist/*.whl $(COMPILED)
 	@touch $@
 
+# A scenario on combinations of dimensions (tests/matrix/dimensions.py): all of them, or a few in
+# which every pair of values occurs.
+matrix: $(COMPILED)/.made  ## A scenario on all combinations: engine, kind of entry, carrier.
+	@MATRIX=all $(BIN)/python -m pytest -n $(WORKERS) tests/matrix/combinations.py
+
+matrix-drawn: $(COMPILED)/.made  ## The same on a few that cover every pair; MATRIX_SEED=N draws them again.
+	@seed=$${MATRIX_SEED:-$$($(BIN)/python -c 'import secrets; print(secrets.randbelow(10**6))')}; \
+	echo "MATRIX_SEED=$$seed"; \
+	MATRIX=$$seed $(BIN)/python -m pytest -n $(WORKERS) tests/matrix/combinations.py
+
+# A wheel of the commit before the packages were parted anew, in an environment of its own.
+OLD := d4a1d7b
+OLD_PEERS := build/old-peers
+OLD_COMMAND := '$(CURDIR)/$(OLD_PEERS)/venv/bin/python' -P -m tunnel
+
+$(OLD_PEERS)/.made: $(VENV)/.installed
+	@git rev-parse --quiet --verify '$(OLD)^{commit}' >/dev/null \
+		|| { echo "Commit $(OLD) is not in the history: this takes a whole clone (git fetch --unshallow)"; \
+		exit 1; }
+	@rm -rf $(OLD_PEERS)
+	@git clone --quiet --shared --no-checkout . $(OLD_PEERS)/source
+	@git -C $(OLD_PEERS)/source checkout --quiet $(OLD)
+	@echo "Installing $(OLD) into $(OLD_PEERS) ..."
+	@$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir $(OLD_PEERS) $(OLD_PEERS)/source
+	@$(BIN)/python -m venv $(OLD_PEERS)/venv
+	@$(OLD_PEERS)/venv/bin/python -m pip install --quiet $(OLD_PEERS)/*.whl
+	@$(OLD_PEERS)/venv/bin/python -P -c 'import sys, tunnel; \
+		sys.exit(not tunnel.__file__.startswith(sys.prefix) and "This is not the old one")'
+	@touch $@
+
+# DRAW=5:123 is five of the scenarios, drawn with that seed.
+SCENARIOS := -m pytest -n $(WORKERS) $(if $(DRAW),-p tests.accept.drawn) tests/e2e/test_scenarios.py
+
+old-peers: old-server old-client  ## The scenarios with one end of the commit before (DRAW=5:123: five of them).
+
+old-server: $(OLD_PEERS)/.made
+	@DRAW=$(DRAW) SERVER_COMMAND="$(OLD_COMMAND)" $(BIN)/python $(SCENARIOS)
+
+old-client: $(OLD_PEERS)/.made
+	@DRAW=$(DRAW) CLIENT_COMMAND="$(OLD_COMMAND)" $(BIN)/python $(SCENARIOS)
+
+not-slower: $(OLD_PEERS)/.made  ## This tree and the commit before, measured in turns, on a quiet machine.
+	@$(BIN)/python -m tests.benchmarks.compare --peers '' --before $(OLD_PEERS)/source \
+		--work bulk,keep,new,memory,ports --out tests/accept/figures/house
+
+accept-house: $(VENV)/.installed  ## What must hold of how the packages are parted; FULL=1 for all of it.
+	@$(BIN)/python -m tests.accept house
+
 docs: $(VENV)/.installed  ## The documentation as a site, in build/docs.
 	@$(BIN)/python -m pip install --quiet --group docs
 	@$(BIN)/python docs/site/gather.py
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --config-file docs/site/mkdocs.yml
 	@$(BIN)/python -m pytest -q -n 0 tests/site
 	@echo "Open build/docs/index.html"
+
+.PHONY: pythons places programs
+
+pythons: $(VENV)/.installed  ## The tests with each Python from 3.11 on that is here; PYTHONS="3.12 3.13" names some.
+	@$(BIN)/python -m tests.places --pythons --workers $(WORKERS) $(PYTHONS)
+
+places: $(VENV)/.installed  ## The tests in a path with spaces, with LANG=C, without a home, without IPv6; PLACES="path home".
+	@$(BIN)/python -m tests.places --workers $(WORKERS) $(PLACES)
+
+programs:  ## Install what tests need beside Python (Debian, as root); REQUIRE_ALL=1 fails without.
+	@.ci/programs
 
 clean:  ## Remove what the other targets made.
 	@rm -rf $(VENV) .demo .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist

@@ -1,7 +1,11 @@
 import pytest
 from hypothesis import settings
 
+from tests.needs import pytest_make_collect_report, pytest_runtest_makereport
 from tests.rig import make_certificate
+
+# Hooks: with REQUIRE_ALL=1 a test that cannot run has failed.
+__all__ = ["pytest_make_collect_report", "pytest_runtest_makereport"]
 
 # The same examples every time, and no verdict from a slow machine; `make fuzz` looks for new ones.
 settings.register_profile("tests", deadline=None, derandomize=True)

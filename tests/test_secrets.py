@@ -121,10 +121,10 @@ def test_a_crash_prints_no_key(tmp_path, command):
     path = tmp_path / "it.toml"
     store.write_atomic(store.File(path, rest[command].encode()))
     code = (
-        "import tunnel.api, tunnel.cli\n"
+        "import tunnel.compose, tunnel.cli\n"
         "def broken(auth_key):\n"
         "    raise RuntimeError('a bug')\n"
-        "tunnel.api.derive = broken\n"
+        "tunnel.compose.derive = broken\n"
         "tunnel.cli.main()\n"
     )
     result = subprocess.run(
@@ -151,7 +151,7 @@ async def test_the_values_of_a_running_tunnel_do_not_show_their_secrets(certific
         client = tunnel.client(published_proxy(service_port))
         await tunnel.start_client(published_proxy(service_port))
         [session] = tunnel.server.sessions.values()
-        seen = [tunnel.server, client, session, session.seat, session.link, tunnel.keys]
+        seen = [tunnel.server, client, session, session.registration, session.link, tunnel.keys]
         shown = "".join(f"{one!r}{one!s}" for one in seen) + caplog.text
         shown += repr([vars(record) for record in caplog.records])
     assert_silent(shown, key)

@@ -3,8 +3,8 @@
 The names below are the public API. Each is loaded when it is first used, so that
 `import tunnel.yamux` loads no Trio.
 
-(PYTEST_DONT_REWRITE: there is a plugin of pytest's in here, and pytest would warn of whoever has
-imported the tunnel before it.)
+(PYTEST_DONT_REWRITE: there is a plugin of pytest's in here, and pytest would warn if the tunnel was
+imported before it.)
 """
 
 from __future__ import annotations

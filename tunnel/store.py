@@ -39,6 +39,7 @@ __all__ = [
     "client_id",
     "directory_of",
     "exposed",
+    "file_identity",
     "fingerprint",
     "leaf_der",
     "make_certificate",
@@ -148,6 +149,18 @@ def exposed(path: Path) -> str | None:
         f"{path} holds a secret and its mode {mode:04o} lets others read or change it; "
         f"run: chmod 600 {path}"
     )
+
+
+def file_identity(path: Path) -> tuple[int, ...] | None:
+    """What changes when a file is written, or another one put in its place; None if there is none.
+
+    A file that was moved away and back has the same identity as before.
+    """
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino, found.st_dev
 
 
 def read_auth_key(path: Path) -> str:

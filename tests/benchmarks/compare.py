@@ -32,7 +32,7 @@ from tests.benchmarks.digest import Corrupt
 from tests.benchmarks.peers.ours import COMPILED, Ours
 from tests.benchmarks.peers.peer import Peer, output_of
 from tests.benchmarks.progress import Progress
-from tests.benchmarks.report import DIRECT, OURS, Results, markdown, write
+from tests.benchmarks.report import BEFORE, DIRECT, OURS, Results, markdown, write
 from tests.benchmarks.running import Failed, Tunnel, direct, lay_out, tunnel
 from tests.benchmarks.services import Services, services
 from tests.benchmarks.workloads import Case, Work
@@ -246,7 +246,7 @@ def compare(options: argparse.Namespace) -> Iterator[Results]:
     """Run; gives the results so far after every round."""
     wanted = choose_peers(options.peers, compiled=options.compiled)
     if options.before:
-        wanted.insert(1, Ours(options.before.absolute(), "before"))
+        wanted.insert(1, Ours(options.before.absolute(), BEFORE))
     peers, notes = usable(wanted)
     chosen = choose_work(options.work)
     absent = {work.name: work.missing() for work in chosen}
@@ -286,7 +286,11 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="measure the copy with the compiled engine (make bench), and this one beside it",
     )
     parser.add_argument(
-        "--before", type=Path, metavar="DIR", help="another checkout of this tunnel, compared too"
+        "--before",
+        type=Path,
+        metavar="DIR",
+        help="another checkout of this tunnel, in turns with this one; "
+        f"exit {DOUBTFUL} if all quartiles of a row say that it was better",
     )
     parser.add_argument("--work", help="such as bulk,keep; default: all")
     parser.add_argument("--seed", type=int, help="of the order, to have it again")
@@ -318,8 +322,21 @@ def main() -> None:
     print(f"Written to {options.out}: results.json, results.md, results.svg")
     if results.corrupt():
         sys.exit(CORRUPT)
+    if options.before and not as_fast_as_before(results):
+        sys.exit(DOUBTFUL)
     if options.strict and results.doubtful():
         sys.exit(DOUBTFUL)
+
+
+def as_fast_as_before(results: Results) -> bool:
+    """Print whether a row is worse than in the tree before; False also if that cannot be told."""
+    ratios, unknown = results.against_before()
+    if unknown:
+        print(f"not compared with the tree before: {', '.join(unknown)}")
+        return False
+    worse = [ratio.row.title for ratio in ratios if ratio.worse]
+    print(f"slower than before: {len(worse)}", *worse, sep="\n  ")
+    return not worse
 
 
 def _end(number: int, _: object) -> NoReturn:

@@ -18,6 +18,8 @@ import attrs
 from tests.benchmarks.plot import Mark, plot
 
 OURS, DIRECT = "tls-tunnel", "direct"
+#: Another checkout of ours, measured in turns with this one.
+BEFORE = "before"
 #: A middle half of the ratios wider than this share of their median says nothing.
 NOISE = 0.3
 #: Others who use more of the cores than this take part in the measurement.
@@ -83,10 +85,21 @@ class Ratio:
         return self.row.promised.get(self.peer)
 
     @property
+    def worse(self) -> bool:
+        """True if ours is worse throughout the middle half of the rounds."""
+        found = self.spread
+        return found.high < 1 if self.row.more_is_better else found.low > 1
+
+    @property
     def verdict(self) -> str:
-        """Whether it is as promised; not from figures that are too noisy or too few."""
+        """Whether it is as promised; not from figures that are too noisy or too few.
+
+        The tree before is promised no ratio: ours must not be worse throughout the quartiles.
+        """
         if len(self.values) < ROUNDS:
             return FEW
+        if self.peer == BEFORE:
+            return MISSED if self.worse else HELD
         if self.spread.width > NOISE:
             return NOISY
         if self.promised is None:
@@ -124,6 +137,13 @@ class Results:
             # A figure of nothing at all is below what could be measured.
             if ours is not None and theirs:
                 yield ours / theirs
+
+    def against_before(self) -> tuple[list[Ratio], list[str]]:
+        """The ratios to the tree before, and the rows of which there are none, or from too few
+        rounds."""
+        found = [ratio for ratio in self.ratios() if ratio.peer == BEFORE and ratio.verdict != FEW]
+        measured = {ratio.row.key for ratio in found}
+        return found, [row.title for row in self.rows if row.key not in measured]
 
     def failures(self) -> list[dict[str, Any]]:
         """What could not be measured, or arrived otherwise than it was sent."""
@@ -206,6 +226,8 @@ def _against(peer: str, ratios: Iterable[Ratio]) -> str:
         bound = ""
         if ratio.promised is not None:
             bound = f"{'≥' if ratio.row.more_is_better else '≤'} {ratio.promised:g}"
+        elif peer == BEFORE:
+            bound = "not worse"
         body.append(
             [
                 ratio.row.title,

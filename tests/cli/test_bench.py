@@ -11,14 +11,15 @@ import trio
 
 from tests.rig import is_free
 from tunnel import limits
-from tunnel.cli.bench import Bar, Result, Service, _rate, _visited, measure
+from tunnel.cli.display import ProgressBar
+from tunnel.cli.measurement import Result, Service, _rate, _visited, measure
+from tunnel.compose import joined_client
 from tunnel.config import IdentityConfig, ServerConfig
 from tunnel.errors import LinkLost, Refused, TunnelError
 from tunnel.library.server import serve
 from tunnel.model import Address
 from tunnel.protocol.join import Join
 from tunnel.protocol.keys import generate_key
-from tunnel.quick import client_config
 
 KEY = generate_key(secrets.token_bytes(32))
 SERVER = ServerConfig(bind_addr="127.0.0.1", bind_port=0, auth_key=KEY, shutdown_grace=0.0)
@@ -27,10 +28,10 @@ SHORT = 0.5
 
 
 def config_of(server):
-    return client_config(Join.from_text(server.join))
+    return joined_client(Join.from_text(server.join))
 
 
-class Seen(Bar):
+class Seen(ProgressBar):
     """Notes what is measured, and which ports the server has published meanwhile."""
 
     def __init__(self, server):
@@ -82,18 +83,18 @@ async def test_a_server_that_is_not_there():
     async with serve(SERVER) as server:
         config = config_of(server)
     with pytest.raises(LinkLost, match=r"cannot reach 127\.0\.0\.1:.*nothing listens there"):
-        await measure(config, SHORT, Bar())
+        await measure(config, SHORT, ProgressBar())
 
 
 async def test_a_wrong_key():
     async with serve(SERVER) as server:
         config = attrs.evolve(config_of(server), auth_key=generate_key(bytes(32)))
         with pytest.raises(Refused):
-            await measure(config, SHORT, Bar())
+            await measure(config, SHORT, ProgressBar())
 
 
 async def test_a_server_that_goes_away_meanwhile():
-    class Drains(Bar):
+    class Drains(ProgressBar):
         def begin(self, what, _seconds):
             if what == "to visitors":
                 server.drain()
@@ -109,7 +110,7 @@ async def test_a_server_that_lets_it_not_be_visited(monkeypatch):
     config = ServerConfig(bind_addr="127.0.0.1", bind_port=0, clients=(identity,))
     async with serve(config) as server:
         [address] = server.addresses
-        client = client_config(Join(address.host, address.port, KEY, server.pin))
+        client = joined_client(Join(address.host, address.port, KEY, server.pin))
         async with _visited(client, Service()):
             with pytest.raises(TunnelError, match="does not let the service be visited"):
                 async with _visited(client, Service()):
@@ -121,7 +122,7 @@ async def test_a_visit_that_is_turned_away():
         with pytest.raises(
             TunnelError, match="the server was lost, or ended the visit; -v shows why"
         ):
-            await measure(config_of(server), SHORT, Bar())
+            await measure(config_of(server), SHORT, ProgressBar())
 
 
 async def test_the_first_quarter_of_a_direction_does_not_count(autojump_clock):

@@ -8,12 +8,24 @@ import tomllib
 
 import pytest
 from cryptography import x509
+from trio_util import AsyncValue
 
 from tunnel import store
-from tunnel.cli import making
+from tunnel.cli import templates
+from tunnel.cli.commands.client import client_status
+from tunnel.cli.commands.server import server_status
 from tunnel.errors import StoreError
+from tunnel.model import Address
 from tunnel.net.contexts import server_tls
 from tunnel.protocol.keys import Verifier, derive, generate_key, is_generated_key
+from tunnel.stats import Counters
+from tunnel.views import (
+    ClientHandle,
+    ClientState,
+    ProxyStatistics,
+    ServerHandle,
+    SessionStatistics,
+)
 
 PIN = "sha256:" + "0123456789abcdef" * 4
 PAIR = ("server.toml", "client.toml", "cert.pem", "key.pem")
@@ -230,7 +242,7 @@ def test_init_names_a_directory_that_cannot_be_made(run, tmp_path):
 def test_refusing_names_only_what_is_there(tmp_path):
     (tmp_path / "a").touch()
     with pytest.raises(StoreError) as caught:
-        making.refuse_overwriting([tmp_path / "a", tmp_path / "b"], force=False)
+        templates.refuse_overwriting([tmp_path / "a", tmp_path / "b"], force=False)
     assert str(tmp_path / "a") in str(caught.value)
     assert str(tmp_path / "b") not in str(caught.value)
 
@@ -431,12 +443,10 @@ def test_a_program_with_a_bad_environment_does_not_start(run, tmp_path, monkeypa
     assert "TLS_TUNNEL_RECONNECT_DELAY_SECS" in run("client", exit_code=1).stderr
 
 
-@pytest.mark.parametrize(("kind", "function"), [("server", "serve"), ("client", "connect")])
-def test_a_program_runs_with_its_configuration(run, tmp_path, monkeypatch, kind, function):
-    from tunnel.cli import run as running
-
+@pytest.mark.parametrize("kind", ["server", "client"])
+def test_a_program_runs_with_its_configuration(run, tmp_path, monkeypatch, kind):
     calls = []
-    monkeypatch.setattr(running, function, lambda *given: calls.append(given))
+    monkeypatch.setattr(f"tunnel.cli.commands.{kind}.run", lambda *given: calls.append(given))
     run("init", "--server", "example.org:1")
     (tmp_path / f"{kind}.toml").chmod(0o644)
     result = run("--log-format", "json", kind)
@@ -450,11 +460,29 @@ def test_a_program_runs_with_its_configuration(run, tmp_path, monkeypatch, kind,
 
 
 def test_a_failed_start_is_1_and_has_no_traceback(run, monkeypatch):
-    from tunnel.cli import run as running
-
     def serve(config, source):
         raise StoreError("could not start: no port")
 
-    monkeypatch.setattr(running, "serve", serve)
+    monkeypatch.setattr("tunnel.cli.commands.server.run", serve)
     run("init")
     assert run("server", exit_code=1).stderr == "error: could not start: no port\n"
+
+
+def proxies(*published):
+    return tuple(
+        ProxyStatistics(
+            "web", (Address("192.0.2.1", 80),) * there, 80, 0.0, Counters().statistics()
+        )
+        for there in published
+    )
+
+
+def test_what_a_server_is_doing():
+    session = SessionStatistics("tests", Address("192.0.2.2", 1), "00", 3, None, proxies(1, 1))
+    handle = ServerHandle((), "", lambda: (session, session), None, None, None)
+    assert server_status(handle) == "2 clients, 4 proxies, 6 visitors"
+
+
+def test_what_a_client_is_doing():
+    handle = ClientHandle(AsyncValue(ClientState.WAITING), lambda: proxies(1, 0, 1), None)
+    assert client_status(handle) == "waiting, 2 proxies published"

@@ -65,6 +65,23 @@ def test_asking_for_the_version_loads_nothing_heavy(code):
     assert not loaded & HEAVY
 
 
+#: What the signatures of commands are made of.
+LIGHT = {"tunnel", "tunnel._version", "tunnel.errors", "tunnel.limits", "tunnel.model"}
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["server", "--help"], ["bench", "--help"]])
+def test_asking_for_help_loads_commands_and_nothing_that_they_do(arguments):
+    code = "from tunnel.cli import main; main()"
+    watch = f"import atexit, sys; atexit.register(lambda: print(sorted(sys.modules)))\n{code}"
+    result = run("-c", watch, *arguments)
+    assert result.returncode == 0, result.stderr
+    loaded = set(eval(result.stdout.splitlines()[-1]))
+    ours = {name for name in loaded if name.partition(".")[0] == "tunnel"}
+    rooms = {"tunnel.cli", "tunnel.cli.app", "tunnel.cli.options"}
+    assert {name for name in ours - rooms if not name.startswith("tunnel.cli.commands")} <= LIGHT
+    assert not {"trio", "cryptography", "structlog", "tomlkit", "asyncio"} & loaded
+
+
 @pytest.mark.parametrize("kind", ["server", "client"])
 def test_each_program_has_a_name_of_its_own(tmp_path, kind):
     code = f"from tunnel.cli import {kind}_main; {kind}_main()"

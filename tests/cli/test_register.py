@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tunnel.cli import service
-from tunnel.cli.register import Manager, install, manager, remove
+from tunnel.cli.commands.register import Manager, install, manager, remove
 from tunnel.cli.service import closed_directories, describe
 from tunnel.errors import ConfigError, TunnelError
 from tunnel.ops.units import edited, unit_text
@@ -305,7 +305,7 @@ def test_a_user_s_manager_is_told_as_such(mine, systemd):
 
 
 def test_without_systemd(monkeypatch, tmp_path):
-    monkeypatch.setattr("tunnel.cli.register._BOOTED", tmp_path / "no")
+    monkeypatch.setattr("tunnel.cli.commands.register._BOOTED", tmp_path / "no")
     for own in (False, True):
         with pytest.raises(TunnelError, match=r"systemd does not run this machine.*--print"):
             manager(own=own, environ={})
@@ -331,6 +331,6 @@ def test_a_name_and_a_user(run, tmp_path):
 
 
 def test_unregister_needs_systemd_too(run, monkeypatch, tmp_path):
-    monkeypatch.setattr("tunnel.cli.register._BOOTED", tmp_path / "no")
+    monkeypatch.setattr("tunnel.cli.commands.register._BOOTED", tmp_path / "no")
     result = run("unregister", "server", exit_code=1)
     assert "systemd does not run this machine" in result.stderr

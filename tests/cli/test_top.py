@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tunnel.cli.app import app
-from tunnel.cli.top import source_of
+from tunnel.cli.commands.top import source_of
 from tunnel.errors import TunnelError
 from tunnel.ops.topsource import Source
 
@@ -83,7 +83,7 @@ def test_a_file_without_a_token(tmp_path, content):
 
 def test_no_other_command_loads_rich():
     code = (
-        "import sys, tunnel.cli.run, tunnel.cli.loading, tunnel.cli.options, tunnel.api;"
+        "import sys, tunnel.cli.running, tunnel.cli.loading, tunnel.cli.options, tunnel.api;"
         "print('rich' in sys.modules)"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -100,7 +100,7 @@ async def test_another_local_service(place):
         assert await speak(before) == b"HELLO"
         await talking.send_all(b"two")
         assert await talking.receive_some() == b"two"
-        await until(lambda: session(place).proxies[0].local_port == place.shout)
+        await until(lambda: session(place).proxies.by_id[0].request.local_port == place.shout)
     assert addresses(client) == {"web": before}
     assert client.statistics()[0].counters.total == 2
 
@@ -109,7 +109,7 @@ async def test_who_may_visit_changes_in_place(place):
     client = await start(place, "web")
     before = addresses(client)["web"]
     change(place, client, proxy(place.echo, name="web", allow_from=("192.0.2.0/24",)))
-    await until(lambda: session(place).proxies[0].visitors.allow_from)
+    await until(lambda: session(place).proxies.by_id[0].admission.allow_from)
     with pytest.raises((OSError, trio.BrokenResourceError)):
         await speak(before)
     assert addresses(client) == {"web": before}
@@ -180,7 +180,7 @@ async def test_one_that_waits_for_its_port_can_be_taken_back(place):
     await until(lambda: not addresses(holder))
     await wait_all_tasks_blocked()
     assert list(addresses(waiting)) == ["x"]
-    assert busy not in place.server.registry._freed
+    assert busy not in place.server.registry.freed._events
 
 
 async def test_an_older_server_is_connected_anew(place, monkeypatch, caplog):

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import socket
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 
 import pytest
 import trio
@@ -16,6 +16,7 @@ from tunnel.client.dialling import accept_visitors
 from tunnel.client.proxy import LocalProxy
 from tunnel.client.settings import ProxySpec
 from tunnel.eventlog import logged_events
+from tunnel.events import EventStream, VisitorClosed
 from tunnel.model import Address, ResetCode
 from tunnel.net import dial as dial_module
 from tunnel.net.link import Link
@@ -65,20 +66,34 @@ class Ends:
         return Visitor(stream)
 
 
+@contextmanager
+def telling(records):
+    """A stream of events that puts each `VisitorClosed` into a list, if there is one."""
+
+    def put(event):
+        if isinstance(event, VisitorClosed):
+            records.append(event)
+
+    events = EventStream()
+    with nullcontext() if records is None else events.subscribed(put, visitors=True):
+        yield events
+
+
 @asynccontextmanager
-async def ends(contexts, proxy, carrier=None, audit=None):
+async def ends(contexts, proxy, carrier=None, told_of=None):
     """A server's link, and a client's that publishes `proxy`."""
     client_tls, server_tls = await tls_pair(contexts, socket_transports)
-    accept = accept_visitors({PROXY_ID: proxy}, audit)
-    client = Link(client_tls, Role.CLIENT, OWN, accept, carrier=carrier)
-    server = Link(server_tls, Role.SERVER, OWN, Accepting(), carrier=carrier)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(proxy.serve, logged_events())
-        for link in (client, server):
-            nursery.start_soon(link.run)
-            await link.running.wait()
-        yield Ends(server, client, proxy)
-        nursery.cancel_scope.cancel()
+    with telling(told_of) as events:
+        accept = accept_visitors({PROXY_ID: proxy}, events)
+        client = Link(client_tls, Role.CLIENT, OWN, accept, carrier=carrier)
+        server = Link(server_tls, Role.SERVER, OWN, Accepting(), carrier=carrier)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(proxy.serve, logged_events())
+            for link in (client, server):
+                nursery.start_soon(link.run)
+                await link.running.wait()
+            yield Ends(server, client, proxy)
+            nursery.cancel_scope.cancel()
     assert proxy.counters.active == 0
     assert client.carrier.count == 0
 
@@ -497,14 +512,14 @@ def told(records):
     """How each visitor ended, and what of."""
     assert all(record.visitor == SOURCE for record in records)
     assert all(record.connection == b"12345678".hex() for record in records)
-    return [(record.proxy, record.end) for record in records]
+    return [(record.proxy, record.how) for record in records]
 
 
 async def test_a_visitor_who_was_served_is_told_of_once(contexts, carrier):
     records = []
     async with (
         Service() as service,
-        ends(contexts, local(service.port), carrier, records.append) as e,
+        ends(contexts, local(service.port), carrier, records) as e,
     ):
         visitor = await e.visitor(preamble() + b"hello")
         async with await service.connection() as connection:
@@ -534,7 +549,7 @@ async def test_a_visitor_who_was_not_served_is_told_of(contexts, sent, settings,
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))  # and does not listen
         proxy = local(reserved.getsockname()[1], **settings)
-        async with ends(contexts, proxy, audit=records.append) as both:
+        async with ends(contexts, proxy, told_of=records) as both:
             visitor = await both.visitor(sent)
             await visitor.reset_code()
     assert told(records) == [expected]
@@ -547,7 +562,7 @@ async def test_a_visitor_who_goes_while_it_is_dialled_is_told_of(contexts, monke
 
     dial_with(monkeypatch, dial)
     records = []
-    async with ends(contexts, local(1), audit=records.append) as both:
+    async with ends(contexts, local(1), told_of=records) as both:
         visitor = await both.visitor(preamble())
         await wait_all_tasks_blocked()
         assert records == []

@@ -62,14 +62,17 @@ def make_client(**settings):
 
 @pytest.fixture
 def play(monkeypatch):
-    """Run the loop until the script is at its end."""
+    """Run the loop until the script is at its end, or the client is in the state `until`."""
 
-    async def play(things, before=0.0, **settings):
+    async def play(things, before=0.0, until=None, **settings):
         script = Script(things, before)
         monkeypatch.setattr("tunnel.client.run.hold_session", script)
         async with trio.open_nursery() as nursery:
-            await nursery.start(run_client, make_client(**settings))
-            await script.played.wait()
+            handle = await nursery.start(run_client, make_client(**settings))
+            if until is None:
+                await script.played.wait()
+            else:
+                await handle.state.wait_value(until)
             nursery.cancel_scope.cancel()
         return script
 
@@ -192,7 +195,8 @@ async def test_time_spent_in_vain_attempts_is_not_a_stable_session(
 )
 async def test_the_line_says_seconds_in_plain_numbers(play, autojump_clock, caplog, delay, text):
     caplog.set_level(logging.INFO)
-    await play([LinkLost("")], reconnect_delay=delay, reconnect_max_delay=delay)
+    settings = {"reconnect_delay": delay, "reconnect_max_delay": delay}
+    await play([LinkLost("")], until=ClientState.WAITING, **settings)
     assert f"Reconnecting in {text} seconds" in lines(caplog)
 
 

@@ -6,6 +6,7 @@ import logging
 import secrets
 from contextlib import asynccontextmanager
 
+import attrs
 import pytest
 import trio
 import trio.testing
@@ -15,11 +16,12 @@ from tests.client.test_visitors import database, known, ready, says  # noqa: F40
 from tests.e2e.rig import service
 from tests.rig import echo, own_host, proxy, read_all, visit, world
 from tests.server.rig import place
-from tests.server.test_visits import VISIT, member
+from tests.server.test_client_visits import VISIT, member
 from tunnel import limits
 from tunnel.client.run import run_client
-from tunnel.client.visit_auth import Guard, visit_keys
+from tunnel.client.visit_auth import Guard
 from tunnel.client.visit_port import VisitPort
+from tunnel.compose import visit_keys
 from tunnel.config import ClientConfig, ProxyConfig, VisitorConfig
 from tunnel.errors import ConfigError
 from tunnel.model import Address
@@ -199,8 +201,9 @@ async def test_a_secret_goes_with_the_other_rules(known, caplog):  # noqa: F811
     await is_refused(address)
     # A server that does not look.
     [session] = [each for each in known.server.sessions.values() if each.proxies]
-    session.proxies[0].allow_visitors = ()
-    known.server.targets.changed("db")
+    held = session.proxies.by_id[0]
+    held.request = attrs.evolve(held.request, allow_visitors=())
+    known.server.directory.changed("db")
     await until(lambda: visitor._target.value.nonce)
     await is_refused(address)
     assert seen.seen == 0
@@ -475,7 +478,7 @@ async def test_a_secret_that_changes_while_the_server_is_being_asked(tunnel, mon
     await tunnel.nursery.start(run_client, client)
     await until(lambda: tunnel.server.sessions and client.session is not None)
     [session] = tunnel.server.sessions.values()
-    await until(lambda: session.proxies[0].visit_nonce == owner.guard.nonce)
+    await until(lambda: session.proxies.by_id[0].request.visit_nonce == owner.guard.nonce)
     visitor = leads_to(OTHER)
     await tunnel.start_client(visit_ports=(visitor,))
     await echoes(await ready(visitor))
@@ -509,7 +512,7 @@ def test_a_secret_is_stretched_once(monkeypatch):
         stretched.append(secret)
         return visit_key(generate_key(bytes(32)))
 
-    monkeypatch.setattr("tunnel.client.visit_auth.visit_key", count)
+    monkeypatch.setattr("tunnel.compose.visit_key", count)
     entry = {"visitor_secret": "correct horse battery staple"}
     visit_keys(config(*[entry] * 5, visitors=[entry] * 5), None)
     assert stretched == ["correct horse battery staple"]

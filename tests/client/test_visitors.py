@@ -120,14 +120,14 @@ async def test_a_target_that_is_away_is_a_reset_until_it_is_back(tunnel, caplog)
                 await guest.send_all(b"x")
                 assert await guest.receive_some() == b"x"
             nursery.cancel_scope.cancel()
-        while tunnel.server.targets:
+        while tunnel.server.directory:
             await trio.lowlevel.checkpoint()
     assert visiting.state.value is ClientState.CONNECTED
     events = [record.getMessage() for record in caplog.records]
     assert "Visit refused" in events  # by the server, and here
     assert {record.name for record in caplog.records if record.getMessage() == "Visit refused"} == {
         "tunnel.client.visit_port",
-        "tunnel.server.visitors",
+        "tunnel.server",
     }
 
 
@@ -210,7 +210,7 @@ async def test_a_name_that_another_took_is_not_the_owners(known):
             with pytest.raises(trio.BrokenResourceError):
                 await read_all(guest)
         nursery.cancel_scope.cancel()
-    while known.server.targets:
+    while known.server.directory:
         await trio.lowlevel.checkpoint()
     await known.start_client(
         database(await known.start_service(says(b"office"))), keys=known.own["office"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shlex
 import signal
 import socket
 import struct
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import trio
 
-from tests.rig import echo, is_free, own_host, read_all
+from tests.rig import echo, is_free, own_host, read_all, visit
 from tunnel.certificates import spki_pin
 from tunnel.model import Address
 from tunnel.protocol.keys import generate_key
@@ -24,6 +25,16 @@ from tunnel.store import leaf_der
 
 #: How long anything may take on a slow machine; nothing waits for it when all is well.
 PATIENCE = 30
+#: What starts this tree's `tls-tunnel`.
+OWN = (sys.executable, "-m", "tunnel")
+
+
+def command_of(role: str) -> tuple[str, ...]:
+    """What starts the "server" or the "client": SERVER_COMMAND and CLIENT_COMMAND, or this tree.
+
+    They are read as a shell reads them. What they start is given the arguments of `tls-tunnel`.
+    """
+    return tuple(shlex.split(os.environ.get(f"{role.upper()}_COMMAND", ""))) or OWN
 
 
 class Process:
@@ -120,12 +131,15 @@ class Lab:
         self.processes: list[Process] = []
         #: What goes before a command ("server", "client"), to run it on a host of its own.
         self.prefixes: dict[str, tuple[str, ...]] = {}
+        #: What starts the server and the clients.
+        self.commands = {role: command_of(role) for role in ("server", "client")}
 
     async def run(self, *arguments: str, environ: dict | None = None, **options) -> Process:
         """Start `tls-tunnel` with these arguments; the options are `trio.Process`'s."""
         prefix = self.prefixes.get(arguments[0], ())
+        command = self.commands.get(arguments[0], OWN)
         process = await trio.lowlevel.open_process(
-            [*prefix, sys.executable, "-m", "tunnel", "--log-format", "json", *arguments],
+            [*prefix, *command, "--log-format", "json", *arguments],
             stderr=subprocess.PIPE,
             env=os.environ | {"TLS_TUNNEL_CARRIER": self.carrier} | (environ or {}),
             **options,
@@ -323,11 +337,6 @@ async def service(handler=echo, host="127.0.0.1"):
         listeners = await nursery.start(serve)
         yield listeners[0].socket.getsockname()[1]
         nursery.cancel_scope.cancel()
-
-
-async def visit(address: Address) -> trio.SocketStream:
-    """Connect to a published port."""
-    return await trio.open_tcp_stream(address.host, address.port)
 
 
 async def ask(address: Address, question: bytes = b"hello") -> bytes:

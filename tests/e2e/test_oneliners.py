@@ -15,7 +15,7 @@ import trio
 
 from tests.e2e.rig import PATIENCE, ask, is_free, lab, published, service
 from tests.rig import echo
-from tunnel.cli.quick import _PRIVATE as PRIVATE
+from tunnel.cli.commands.server import _PRIVATE as PRIVATE
 from tunnel.model import Address, within
 from tunnel.protocol.join import Join
 from tunnel.protocol.keys import generate_key

@@ -8,6 +8,7 @@ import pytest
 import trio
 
 from tests.e2e.rig import Wire, ask, is_free, lab, occupied, published, service, visit
+from tests.needs import needs_ipv6
 from tunnel.model import Address
 
 pytestmark = pytest.mark.e2e
@@ -80,6 +81,7 @@ async def test_a_client_that_comes_back_before_the_server_noticed_takes_over(tmp
         assert await ask(address) == b"hello"
 
 
+@needs_ipv6
 async def test_visitors_over_ipv4_and_ipv6(tmp_path, certificate, carrier):
     async with lab(tmp_path, certificate, carrier) as place, service() as port:
         await place.start_server()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
+import shlex
 import subprocess
 import sys
 
@@ -12,10 +12,11 @@ import pytest
 import trio
 
 from tests.e2e.rig import PATIENCE, ask, lab, service, visit
+from tests.needs import needs
 
 pytestmark = [
     pytest.mark.e2e,
-    pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed"),
+    needs("tmux"),
 ]
 
 
@@ -29,7 +30,7 @@ class Terminal:
         self._socket = str(directory / "tmux")
         words = [sys.executable, "-m", "tunnel", "top", *command]
         # What remains on the screen afterwards can be read, too: the shell waits.
-        shell = f"{' '.join(words)}; echo ended with $?; exec sleep 1000"
+        shell = f"{shlex.join(words)}; echo ended with $?; exec sleep 1000"
         size = ["-x", str(width), "-y", str(height)]
         self._tmux("-f", "/dev/null", "new-session", "-d", *size, shell)
 

@@ -59,7 +59,7 @@ mount -t tmpfs none /var/log
 umount -R /sys/fs/cgroup
 mount -t cgroup2 none /sys/fs/cgroup
 mount -o bind,ro /proc/sys /proc/sys
-export container=lxc SYSTEMD_UNIT_PATH={units} SYSTEMD_GENERATOR_PATH={units}/none
+export container=lxc SYSTEMD_UNIT_PATH="{units}" SYSTEMD_GENERATOR_PATH="{units}/none"
 exec {systemd} --system --unit=test.target --log-target=console --show-status=no
 """
 #: What runs as the service: it tries this and that, writes down what came of it, and is ready.
@@ -102,7 +102,7 @@ DefaultDependencies=no
 After=probe.service
 [Service]
 Type=oneshot
-ExecStart=/bin/sh -c 'cat /var/lib/private/probe/found > {answer} || echo null > {answer}'
+ExecStart=/bin/sh -c 'cat /var/lib/private/probe/found > "{answer}" || echo null > "{answer}"'
 """
 
 
@@ -146,7 +146,30 @@ def started(place, service):
 
 @pytest.mark.parametrize("low_ports", [True, False])
 def test_what_a_service_can_do(place, closed, low_ports):
-    files = [place / "server.toml", closed / "key.pem"]
+    found = found_in(place, closed, low_ports=low_ports)
+    assert found == EXPECTED | {"low": "bound" if low_ports else "PermissionError"}
+
+
+def test_in_places_with_spaces(place):
+    place /= "a place ä"
+    place.mkdir()
+    with tempfile.TemporaryDirectory(dir="/srv", prefix="a closed one ö ") as closed:
+        found = found_in(place, Path(closed), low_ports=False)
+    assert found == EXPECTED | {"low": "PermissionError"}
+
+
+EXPECTED = {
+    "files": ["server.toml", "its key.pem"],
+    "shadow": "PermissionError",
+    "etc": "OSError",
+    "homes": [[], []],
+    "high": "bound",
+}
+
+
+def found_in(place, closed, *, low_ports):
+    """What a service finds whose files are in these directories."""
+    files = [place / "server.toml", closed / "its key.pem"]
     for file in files:
         file.write_text(file.name)
         file.chmod(0o600)
@@ -165,11 +188,4 @@ def test_what_a_service_can_do(place, closed, low_ports):
     found = started(place, service)
     assert found is not None, (place / "log").read_text()
     assert found.pop("user") > 60_000
-    assert found == {
-        "files": ["server.toml", "key.pem"],
-        "shadow": "PermissionError",
-        "etc": "OSError",
-        "homes": [[], []],
-        "low": "bound" if low_ports else "PermissionError",
-        "high": "bound",
-    }
+    return found

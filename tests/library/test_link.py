@@ -369,7 +369,7 @@ async def test_a_server_that_does_not_answer_holds_up_nobody_for_long(monkeypatc
     async with serve(attrs.evolve(SERVER, **slow)) as server:
         async with connect(client(server, **slow)) as link:
             async with link.publish(handler=echo, host="127.0.0.1") as address:
-                monkeypatch.setattr("tunnel.server.ports.Ports.change", lambda *_: None)
+                monkeypatch.setattr("tunnel.server.proxies.Proxies.reconfigure", lambda *_: None)
                 before = trio.current_time()
             assert 0 <= trio.current_time() - before - limits.WITHDRAWAL < 5
             assert not is_free(address)

@@ -12,19 +12,14 @@ from tests.library.test_link import KEY, SERVER, client, echo, say
 from tests.rig import is_free, visit
 from tunnel import limits
 from tunnel.config import IdentityConfig
-from tunnel.library.events import Audience
+from tunnel.events import ClientConnected, ClientDisconnected, ProxyPublished, ProxyWithdrawn
+from tunnel.library.events import EventQueues
 from tunnel.library.link import connect
 from tunnel.library.server import serve
 from tunnel.model import Address
 from tunnel.protocol.keys import generate_key
-from tunnel.server.visitors import Lobby
+from tunnel.server.admission import Admission, ProxyAdmission
 from tunnel.stats import Reason
-from tunnel.views import (
-    ClientConnected,
-    ClientDisconnected,
-    ProxyPublished,
-    ProxyWithdrawn,
-)
 
 
 async def test_it_listens_while_the_block_lasts():
@@ -136,28 +131,28 @@ async def test_everybody_hears_of_everything_from_then_on():
 
 
 async def test_what_nobody_takes_is_bounded():
-    audience = Audience()
-    events = audience.join()
+    queues = EventQueues()
+    events = queues.open()
     for number in range(limits.MAX_EVENTS + 2):
-        audience.tell(ProxyWithdrawn("office", str(number)))
+        queues.put(ProxyWithdrawn("office", str(number)))
     assert events.lost == 2
     assert (await anext(events)).proxy == "2"
 
 
 async def test_who_does_not_listen_any_more_costs_nothing():
-    audience = Audience()
+    queues = EventQueues()
     for _ in range(3):
-        audience.join()
+        queues.open()
     gc.collect()
-    assert not audience._events
+    assert not queues._queues
 
 
 async def test_waiting_for_an_event_can_be_cancelled():
-    audience = Audience()
-    events = audience.join()
+    queues = EventQueues()
+    events = queues.open()
     with trio.move_on_after(0):
         await anext(events)
-    audience.tell(ProxyWithdrawn("office", "web"))
+    queues.put(ProxyWithdrawn("office", "web"))
     assert await anext(events) == ProxyWithdrawn("office", "web")
 
 
@@ -171,11 +166,11 @@ async def test_without_a_file_nothing_is_kept_on_the_disk(tmp_path, monkeypatch)
 
 
 async def test_a_programs_reasons_are_one_kind_of_complaint():
-    lobby = Lobby()
-    visitors = lobby.visitors("web")
+    admission = Admission()
+    visitors = ProxyAdmission(admission, "web")
     for number in range(5):
         one, other = socket.socketpair()
         with other:
             visitors.turn_away(one, Address("127.0.0.1", 1), f"reason {number}")
-    assert len(lobby.complaints._buckets) == 1
-    assert lobby.tally.statistics()[Reason.REFUSED] == 5
+    assert len(admission.limited._buckets) == 1
+    assert admission.tally.statistics()[Reason.REFUSED] == 5

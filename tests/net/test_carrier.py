@@ -12,8 +12,9 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from tests.net.rig import OWN, Accepting, link_pair, socket_pair, socket_transports
+from tests.rig import read_all
 from tunnel.model import ResetCode
-from tunnel.net.carrier import Visit, make_carrier
+from tunnel.net.carrier import CarriedConnection, make_carrier
 from tunnel.net.link import Link
 from tunnel.net.muxstream import MuxStream
 from tunnel.stats import Counters
@@ -36,7 +37,7 @@ class Tunnel:
         server = self.pair.server
         stream_id = server.open_stream()
         outside, inside = socket_pair()
-        visit = Visit("web", "00", self.counters, ResetCode.VISITOR_RESET)
+        visit = CarriedConnection("web", "00", self.counters, ResetCode.VISITOR_RESET)
         server.carrier.adopt(inside, stream_id, visit)
         server.flush()
         local = await self._adopted.receive()
@@ -55,7 +56,7 @@ async def tunnel(contexts, carrier, settings=OWN):
 
     def accept(link: Link, stream_id: int):
         outside, inside = socket_pair()
-        visit = Visit("web", "00", local_counters, ResetCode.LOCAL_RESET)
+        visit = CarriedConnection("web", "00", local_counters, ResetCode.LOCAL_RESET)
         link.carrier.adopt(inside, stream_id, visit)
         send.send_nowait(outside)
         return link._endpoints[stream_id]
@@ -75,13 +76,6 @@ async def tunnel(contexts, carrier, settings=OWN):
 @pytest.fixture(params=CARRIERS)
 def carrier(request):
     return request.param
-
-
-async def read_all(stream) -> bytes:
-    data = bytearray()
-    async for chunk in stream:
-        data += chunk
-    return bytes(data)
 
 
 async def test_bytes_both_ways(contexts, carrier):
@@ -227,7 +221,7 @@ async def test_what_was_parked_before_the_socket_was_there_comes_first(contexts,
         pair.server.flush()
         dialling = await accepted.streams.receive()
         outside, inside = socket_pair()
-        visit = Visit("web", "00", Counters(), ResetCode.LOCAL_RESET)
+        visit = CarriedConnection("web", "00", Counters(), ResetCode.LOCAL_RESET)
         await stream.send_all(b"first ")
         await stream.send_eof()
         while not dialling.endpoint.ended:

@@ -7,6 +7,7 @@ import socket
 import pytest
 import trio
 
+from tests.needs import needs_ipv6
 from tunnel.net.dial import connect_address, connect_tcp, connect_unix
 
 
@@ -38,6 +39,7 @@ async def test_a_connection_is_ready_for_use(listener, connect, host):
             assert sock.recv(9) == b"x"
 
 
+@needs_ipv6
 async def test_ipv6():
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as listener:
         (await connect_address("::1", listener.getsockname()[1])).close()

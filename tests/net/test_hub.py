@@ -13,7 +13,7 @@ from trio.testing import wait_all_tasks_blocked
 from tests.net.rig import OWN, Accepting, link_pair, socket_pair, socket_transports
 from tunnel import limits
 from tunnel.model import ResetCode
-from tunnel.net.carrier import Visit
+from tunnel.net.carrier import CarriedConnection
 from tunnel.net.transport import reset_on_close
 from tunnel.stats import Counters
 
@@ -32,7 +32,7 @@ class Carried:
         outside, inside = socket_pair()
         self.outside.append(outside)
         stream_id = self.pair.server.open_stream()
-        visit = Visit("web", "00", self.counters, ResetCode.VISITOR_RESET)
+        visit = CarriedConnection("web", "00", self.counters, ResetCode.VISITOR_RESET)
         self.hub.adopt(inside, stream_id, visit)
         self.pair.server.flush()
         return outside, await self.pair.client_accepted.streams.receive()
@@ -261,7 +261,7 @@ async def test_a_hub_ends_with_its_link_and_resets_all(contexts):
         outside = []
         for _ in range(5):
             one, inside = socket_pair()
-            visit = Visit("web", "00", through.counters, ResetCode.VISITOR_RESET)
+            visit = CarriedConnection("web", "00", through.counters, ResetCode.VISITOR_RESET)
             through.hub.adopt(inside, pair.server.open_stream(), visit)
             outside.append(one)
         pair.server.lose("cut")
@@ -339,7 +339,9 @@ async def test_a_visitor_whom_the_system_has_no_room_for_is_told_of(contexts, mo
 
     async with link_pair(contexts, transports=socket_transports, carrier="hub") as pair:
         outside, inside = socket_pair()
-        visit = Visit("web", "00", counters, ResetCode.VISITOR_RESET, on_end=told.append)
+        visit = CarriedConnection(
+            "web", "00", counters, ResetCode.VISITOR_RESET, on_end=told.append
+        )
         with monkeypatch.context() as patch:
             patch.setattr(select, "epoll", no_descriptor)
             pair.server.carrier.adopt(inside, pair.server.open_stream(), visit)

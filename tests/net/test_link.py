@@ -22,7 +22,7 @@ from tests.net.rig import (
 )
 from tunnel import limits
 from tunnel.model import ResetCode
-from tunnel.net.carrier import Visit
+from tunnel.net.carrier import CarriedConnection
 from tunnel.net.link import Link
 from tunnel.net.muxstream import MuxStream
 from tunnel.net.transport import SocketTransport, StreamTransport
@@ -344,7 +344,9 @@ async def test_a_visitor_who_comes_when_the_link_is_lost(contexts, carrier):
         outside, inside = socket_pair()
         counters = Counters()
         link.carrier.adopt(
-            inside, link.open_stream(), Visit("web", "00", counters, ResetCode.VISITOR_RESET)
+            inside,
+            link.open_stream(),
+            CarriedConnection("web", "00", counters, ResetCode.VISITOR_RESET),
         )
         link.flush()
         assert inside.fileno() == -1

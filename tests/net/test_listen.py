@@ -10,6 +10,7 @@ import pytest
 import trio
 import trio.testing
 
+from tests.needs import needs_ipv6
 from tunnel import limits
 from tunnel.net import listen
 from tunnel.net.listen import (
@@ -20,6 +21,10 @@ from tunnel.net.listen import (
     wait_connection,
 )
 from tunnel.net.transport import own_address, peer_address
+
+BOTH_FAMILIES = pytest.mark.parametrize(
+    "host", ["127.0.0.1", pytest.param("::1", marks=needs_ipv6)]
+)
 
 
 def ports(listeners):
@@ -35,6 +40,7 @@ def opened():
         listener.close()
 
 
+@needs_ipv6
 def test_every_address_is_one_port_for_both_families(opened):
     opened += open_listeners("*", 0)
     assert [listener.family for listener in opened] == [socket.AF_INET, socket.AF_INET6]
@@ -44,7 +50,7 @@ def test_every_address_is_one_port_for_both_families(opened):
         socket.create_connection((host, ports(opened)[0])).close()
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+@BOTH_FAMILIES
 def test_one_address(opened, host):
     opened += open_listeners(host, 0)
     [port] = ports(opened)
@@ -60,6 +66,7 @@ def test_a_port_in_use(opened, host):
     assert caught.value.errno == errno.EADDRINUSE
 
 
+@needs_ipv6
 async def test_a_port_in_use_on_one_family_only_is_in_use(opened):
     opened += open_listeners("::1", 0)
     before = len(os.listdir("/proc/self/fd"))
@@ -72,13 +79,13 @@ async def test_any_port_is_free_on_both_families(opened, monkeypatch):
     """The port that IPv4 gets may be taken on IPv6: then another is tried."""
     tried = []
 
-    def listen_once(family, host, port, really=listen._listen):
+    def unbound_once(family, really=listen._unbound):
         if family == socket.AF_INET6 and len(tried) < 3:
-            tried.append(port)
+            tried.append(family)
             raise OSError(errno.EADDRINUSE, "in use")
-        return really(family, host, port)
+        return really(family)
 
-    monkeypatch.setattr(listen, "_listen", listen_once)
+    monkeypatch.setattr(listen, "_unbound", unbound_once)
     opened += open_listeners("*", 0)
     assert len(tried) == 3
     assert len(set(ports(opened))) == 1
@@ -89,22 +96,30 @@ async def test_any_port_is_free_on_both_families(opened, monkeypatch):
     ("missing", "left"), [(socket.AF_INET6, socket.AF_INET), (socket.AF_INET, socket.AF_INET6)]
 )
 def test_a_machine_with_one_family(opened, monkeypatch, number, missing, left):
-    def listen_once(family, host, port, really=listen._listen):
-        if family == missing:
-            raise OSError(number, os.strerror(number))
-        return really(family, host, port)
+    """Some make no socket of the other family, some make one that can be bound to no address."""
 
-    monkeypatch.setattr(listen, "_listen", listen_once)
+    class Unbindable(socket.socket):
+        def bind(self, _address):
+            raise OSError(number, os.strerror(number))
+
+    def unbound(family, really=listen._unbound):
+        if family != missing:
+            return really(family)
+        if number == errno.EAFNOSUPPORT:
+            raise OSError(number, os.strerror(number))
+        return Unbindable(family)
+
+    monkeypatch.setattr(listen, "_unbound", unbound)
     opened += open_listeners("*", 0)
     assert [listener.family for listener in opened] == [left]
     assert ports(opened)[0] > 0
 
 
 def test_a_machine_with_none(monkeypatch):
-    def listen_never(family, host, port):
+    def unbound(family):
         raise OSError(errno.EAFNOSUPPORT, "no such family")
 
-    monkeypatch.setattr(listen, "_listen", listen_never)
+    monkeypatch.setattr(listen, "_unbound", unbound)
     with pytest.raises(OSError, match="no such family"):
         open_listeners("*", 0)
 
@@ -198,7 +213,7 @@ def test_one_who_went_before_it_was_accepted_does_not_stop_the_others(sockets):
     assert [sock for sock, _ in accepted] == sockets[:2]
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+@BOTH_FAMILIES
 def test_whoever_is_accepted_is_known_by_his_address(host):
     [listener] = open_listeners(host, 0)
     with listener, socket.create_connection(listener.getsockname()[:2]) as visitor:

@@ -8,7 +8,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from tests.net.rig import link_pair, socket_pair, socket_transports
 from tunnel.model import ResetCode
-from tunnel.net.carrier import Visit
+from tunnel.net.carrier import CarriedConnection
 from tunnel.net.transport import reset_on_close
 from tunnel.stats import Counters
 
@@ -21,7 +21,7 @@ def carrier(request):
 async def connect(pair, counters):
     """The outer end of a socket that the server carries, and the peer's stream for it."""
     outside, inside = socket_pair()
-    visit = Visit("web", "00", counters, ResetCode.VISITOR_RESET)
+    visit = CarriedConnection("web", "00", counters, ResetCode.VISITOR_RESET)
     pair.server.carrier.adopt(inside, pair.server.open_stream(), visit)
     pair.server.flush()
     return outside, await pair.client_accepted.streams.receive()
@@ -69,7 +69,9 @@ async def test_a_visitor_for_whom_the_link_is_too_late_has_not_begun_but_ended(c
         pair.server.lose("cut")
         await wait_all_tasks_blocked()
         outside, inside = socket_pair()
-        visit = Visit("web", "00", counters, ResetCode.VISITOR_RESET, on_end=told.append)
+        visit = CarriedConnection(
+            "web", "00", counters, ResetCode.VISITOR_RESET, on_end=told.append
+        )
         pair.server.carrier.adopt(inside, stream_id, visit)
         with pytest.raises(ConnectionResetError):
             outside.recv(1)

@@ -12,7 +12,7 @@ from trio.testing import wait_all_tasks_blocked
 from tests.net.rig import link_pair
 from tunnel import limits
 from tunnel.model import ResetCode
-from tunnel.net.carrier import Visit
+from tunnel.net.carrier import CarriedConnection
 from tunnel.net.muxstream import MuxStream
 from tunnel.net.splice import splice
 from tunnel.stats import Counters
@@ -32,7 +32,9 @@ class Joined:
         self.visiting.client.flush()
         arrived = await self.visiting.server_accepted.streams.receive()
         stream_id = self.owning.server.open_stream()
-        visit = Visit("db", "00", self.counters, ResetCode.VISITOR_RESET, on_end=self.ended.append)
+        visit = CarriedConnection(
+            "db", "00", self.counters, ResetCode.VISITOR_RESET, on_end=self.ended.append
+        )
         here, there = self.visiting.server, self.owning.server
         splice((here, arrived.stream_id), (there, stream_id), visit, **how)
         here.flush()

@@ -194,8 +194,17 @@ async def test_a_peer_that_goes_during_the_handshake(contexts):
 async def test_a_cancelled_send_never_leaves_half_a_record(contexts):
     """What follows comes whole behind it, or nothing more does: never garbage."""
     one, other = await tls_pair(contexts, lockstep_transports)
-    with trio.move_on_after(0.001):
-        await one.send_all(b"a" * 50_000)
+    scope = trio.CancelScope()
+
+    async def send():
+        with scope:
+            await one.send_all(b"a" * 50_000)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send)
+        await wait_all_tasks_blocked()
+        scope.cancel()  # in the midst of it, however slow the machine is
+    assert scope.cancelled_caught
     received = bytearray()
     async with trio.open_nursery() as nursery:
 

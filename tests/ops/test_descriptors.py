@@ -93,7 +93,7 @@ print(resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard))
     ("code", "raised"),
     [
         ("from tunnel.ops import descriptors; descriptors.raise_descriptor_limit()", True),
-        ("import tunnel; tunnel.run_server, tunnel.run_client; import tunnel.cli.run", False),
+        ("import tunnel; tunnel.run_server, tunnel.run_client; import tunnel.cli.running", False),
     ],
     ids=["asked for", "only imported"],
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 
 import attrs
@@ -11,11 +10,13 @@ import pytest
 import trio
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.needs import needs
 from tests.ops.views import connections, counters, program, proxy, session
 from tunnel import limits
 from tunnel.ops.metrics import Metrics
 from tunnel.ops.statistics import Statistics
 from tunnel.stats import Counters
+from tunnel.views import Snapshots
 
 
 class Watched:
@@ -24,7 +25,7 @@ class Watched:
     def __init__(self, role="server", view=None):
         self.view = view or program()
         self.statistics = Statistics(
-            role, lambda: self.view, connections, lambda: counters(self.view)
+            Snapshots(role, lambda: self.view, connections, lambda: counters(self.view))
         )
         self.metrics = Metrics(self.statistics)
 
@@ -147,15 +148,13 @@ async def test_the_guide_names_every_metric(role):
     assert [name for name in names if f"`{name}`" not in guide] == []
 
 
+@needs("promtool", "prometheus")
 @pytest.mark.parametrize("role", ["server", "client"])
 async def test_promtool_has_nothing_to_say(role):
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("promtool is not installed (Debian: apt install prometheus)")
     watched = Watched(role)
     watched.statistics.journal.counts["refused", "busy"] += 1
     done = await trio.run_process(
-        [promtool, "check", "metrics"],
+        ["promtool", "check", "metrics"],
         stdin=(await watched.text()).encode(),
         capture_stdout=True,
         capture_stderr=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,10 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.needs import needs
 from tunnel.ops.units import Service, edited, name_fault, path_fault, unit_text
 
 ANALYZE = shutil.which("systemd-analyze")
-needs_systemd = pytest.mark.skipif(ANALYZE is None, reason="systemd-analyze is not installed")
+needs_systemd = needs("systemd-analyze", "systemd")
 
 SERVER = Service(
     name="tls-tunnel-server",
@@ -31,6 +33,15 @@ SERVICES = {
     "sockets": attrs.evolve(SERVER, sockets=(Path("/home/me/app"),)),
     "group": attrs.evolve(SERVER, group="daemon", low_ports=True),
     "own": attrs.evolve(SERVER, own=True),
+    "spaces": Service(
+        name="tls-tunnel-server",
+        description="tls-tunnel server (my server.toml)",
+        command=("/bin/true", "server", "-c", "/srv/my ä/my server.toml"),
+        config=Path("/srv/my ä/my server.toml"),
+        files=(Path("/srv/my ä/its key.pem"),),
+        closed=(Path("/srv/my ä"),),
+        sockets=(Path("/home/me/my app"),),
+    ),
 }
 SYSTEM = {name: service for name, service in SERVICES.items() if not service.own}
 
@@ -57,7 +68,8 @@ def option(service, key):
 @pytest.mark.parametrize("service", SERVICES.values(), ids=SERVICES)
 def test_every_unit_is_watched_restarted_and_confined(service):
     assert option(service, "Type") == ["notify"]
-    assert option(service, "ExecStart") == ["/bin/true server -c /etc/tls-tunnel/server.toml"]
+    [start] = option(service, "ExecStart")
+    assert tuple(shlex.split(start)) == service.command
     assert option(service, "Restart") == ["on-failure"]
     assert option(service, "WatchdogSec") == ["30"]
     assert option(service, "NoNewPrivileges") == ["yes"]
@@ -99,6 +111,20 @@ def test_files_are_handed_over_and_stand_at_their_own_paths():
         "%d/file1:/etc/tls-tunnel/key.pem",
     ]
     assert option(SERVICES["closed"], "TemporaryFileSystem") == ["/srv/keys:ro"]
+
+
+def test_a_path_with_a_space_is_quoted_where_spaces_part_words():
+    service = SERVICES["spaces"]
+    path, key = "/srv/my ä/my server.toml", "/srv/my ä/its key.pem"
+    assert option(SERVER, "ExecStart") == ["/bin/true server -c /etc/tls-tunnel/server.toml"]
+    assert option(service, "ExecStart") == [f'/bin/true server -c "{path}"']
+    assert option(service, "LoadCredential") == [f"file0:{path}", f"file1:{key}"]
+    assert option(service, "TemporaryFileSystem") == ['"/srv/my ä:ro"']
+    assert option(service, "BindReadOnlyPaths") == [
+        f'%d/file0:"{path}"',
+        f'%d/file1:"{key}"',
+        '"-/home/me/my app"',
+    ]
 
 
 def test_homes_are_empty_but_for_the_sockets_of_local_services():
@@ -186,11 +212,17 @@ def test_bad_names(name):
     assert "letter or digit" in name_fault(name)
 
 
-@pytest.mark.parametrize("path", ["/etc/tls-tunnel/server.toml", "/srv/隧道/a+b,c=d~e@f.pem"])
+@pytest.mark.parametrize(
+    "path", ["/etc/tls-tunnel/server.toml", "/srv/隧道/a+b,c=d~e@f.pem", "/srv/a b/ c"]
+)
 def test_good_paths(path):
     assert path_fault(Path(path)) is None
 
 
-@pytest.mark.parametrize("sign", [*" \t\n\\\"'%$:;#*?[", "\x1b", "\u202e"])
+@pytest.mark.parametrize("sign", [*"\t\n\\\"'%$:;#*?[", "\x1b", "\u202e"])
 def test_bad_paths(sign):
     assert repr(sign) in path_fault(Path(f"/etc/a{sign}b"))
+
+
+def test_a_space_at_the_end():
+    assert "' '" in path_fault(Path("/etc/a "))

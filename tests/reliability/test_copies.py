@@ -133,7 +133,7 @@ async def test_a_place_that_is_lost_changes_hands_once(
             assert sum(handle.state.value is ClientState.CONNECTED for handle in handles) == 1
             assert await copies.ask() == b"x"
             session.link.lose("cut by the test")
-            await session.seat.gone.wait()
+            await session.registration.gone.wait()
             with trio.fail_after(60):
                 while not tunnel.server.sessions:  # noqa: ASYNC110
                     await trio.sleep(0.5)
@@ -165,7 +165,7 @@ async def test_delayed_older_attempts_change_nothing(
             assert caught.value.code == "already_connected"
             await stream.aclose()
         [session] = tunnel.server.sessions.values()
-        assert session.seat.attempt == 1000
+        assert session.registration.attempt == 1000
         assert wanted.addresses
         assert not events["Session taken over"]
         assert not events["Client disconnected"]

@@ -85,7 +85,7 @@ def tables(server) -> Counter[str]:
     places = {
         "registry": server.registry,
         "strangers": strangers._crowds,
-        "crowd": server.lobby.crowd,
+        "crowd": server.admission.networks,
     }
     sizes = Counter(
         {
@@ -176,7 +176,7 @@ class Place:
     def inventory(self) -> Counter[str]:
         """Everything that is there now."""
         there = tasks() + descriptors() + tables(self.server)
-        there["visitors in the room"] = self.identity.room.taken
+        there["visitors in the room"] = self.identity.quota.taken
         for client in self.clients:
             for one in client.proxies:
                 there["live visits at clients"] += one.counters.active
@@ -361,7 +361,7 @@ async def test_while_ports_are_bound(certificate, tmp_path, end, times, clock):
             later.instance_id = client.instance_id
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(there.attempt, client)
-                await until(lambda: there.server.registry._seats)
+                await until(lambda: there.server.registry._sessions)
                 await until(lambda n=bound: len(there.server.registry._ports) >= n)
                 for address in there.addresses(min(bound, 3)):
                     nursery.start_soon(visitor, address)
@@ -414,9 +414,9 @@ async def test_with_fifty_streams_opening(
                 there.wire.at(action, way, chance.randrange(6000))
                 for number in range(50):
                     nursery.start_soon(visitor, there.addresses()[number % 3], 100)
-                await until(lambda: there.identity.room.taken or not there.server.sessions)
+                await until(lambda: there.identity.quota.taken or not there.server.sessions)
                 for _ in range(chance.randrange(30)):
-                    most = max(most, there.identity.room.taken)
+                    most = max(most, there.identity.quota.taken)
                     await trio.lowlevel.checkpoint()
                 there.hit(action, way)  # if it did not come to that byte
             await there.quiet(step=(action, way))
@@ -441,7 +441,7 @@ async def test_while_the_server_drains(
                 await connected.wait()
                 for number in range(10):
                     nursery.start_soon(visitor, there.addresses()[number % 3])
-                await until(lambda: there.identity.room.taken == 10)
+                await until(lambda: there.identity.quota.taken == 10)
                 there.handle.drain()
                 if action is not None and chance.random() < 0.5:
                     there.wire.at(action, chance.choice(list(Way)), chance.randrange(200))
@@ -482,7 +482,7 @@ async def test_during_a_takeover(
                 await connected.wait()
                 for address in there.addresses():
                     nursery.start_soon(visitor, address)
-                await until(lambda: there.identity.room.taken == 3)
+                await until(lambda: there.identity.quota.taken == 3)
                 there.wire.stall()
                 there.wire.planned = [Fault(action, way, offset)]
                 nursery.start_soon(there.attempt, newcomer)

@@ -15,6 +15,7 @@ import trio
 import trio.testing
 
 from tests.e2e.rig import reset, service
+from tests.needs import needs_ipv6
 from tests.rig import echo, own_host, proxy, read_all, visit, world
 from tunnel.limits import MIB
 from tunnel.model import Address, PortRange
@@ -289,6 +290,7 @@ async def test_d19_no_retries_is_one_try(certificate):
         assert handle.state.value is ClientState.CONNECTED
 
 
+@needs_ipv6
 async def test_d19_ipv6(certificate):
     """Addresses were pasted together with their ports, which IPv6 does not like."""
     async with world(certificate) as place:

@@ -128,7 +128,9 @@ class Stage:
         return running(self.tunnel, *wanted, keys=self.keys["mallory"])
 
     def session(self, name):
-        [found] = [it for it in self.tunnel.server.sessions.values() if it.seat.name == name]
+        [found] = [
+            it for it in self.tunnel.server.sessions.values() if it.registration.name == name
+        ]
         return found
 
     async def quiet(self):
@@ -142,13 +144,13 @@ class Stage:
         return {
             "descriptors and tasks": resources(),
             "sessions": len(server.sessions),
-            "seats": len(server.registry._seats),
+            "seats": len(server.registry._sessions),
             "ports": len(server.registry._ports),
-            "targets": len(server.targets),
-            "watched": {name: len(of) for name, of in server.targets._watchers.items()},
-            "waiting": len(server.targets._freed),
-            "crowd": len(server.lobby.crowd),
-            "rooms": [it.identity.room.taken for it in server.sessions.values()],
+            "targets": len(server.directory),
+            "watched": {name: len(of) for name, of in server.directory._watchers.items()},
+            "waiting": len(server.directory.freed),
+            "crowd": len(server.admission.networks),
+            "rooms": [it.identity.quota.taken for it in server.sessions.values()],
         }
 
 
@@ -169,7 +171,7 @@ async def test_owners_restart_while_guests_connect(certificate, carrier, times, 
                     if chance.random() < 0.5:  # its link is cut, and it comes back by itself
                         session = stage.session("office")
                         session.link.lose("cut by the test")
-                        await session.seat.gone.wait()
+                        await session.registration.gone.wait()
                         await crowd.are_served()
                 if chance.random() < 0.5:
                     async with stage.mallory():

@@ -116,15 +116,15 @@ async def place(certificate, **policy):
             assert resources() == before
             assert len(tunnel.server.strangers) == 0
             assert not tunnel.server.strangers._penalties._living
-            assert len(tunnel.server.lobby.crowd) == 0
+            assert len(tunnel.server.admission.networks) == 0
             assert not tunnel.server.sessions
             registry = tunnel.server.registry
-            assert not registry._seats
-            assert not registry._coming
+            assert not registry._sessions
+            assert not registry._newcomers
             assert not registry._ports
-            assert not registry._freed
-            assert not tunnel.server.targets._watchers
-            assert not tunnel.server.targets._freed
+            assert not len(registry.freed)
+            assert not tunnel.server.directory._watchers
+            assert not tunnel.server.directory.freed
             await an_honest_client_is_served(tunnel)
     finally:
         logger.removeHandler(lines)
@@ -152,7 +152,7 @@ def assert_one_line(there, more=0):
     about = [
         record
         for record in there.lines.records
-        if record.name == "tunnel.server.session"
+        if record.name == "tunnel.server"
         and record.getMessage() in ("Handshake failed", "Refused", "Authentication failed")
     ]
     assert len(about) == 1 + more

@@ -1,205 +1,212 @@
-"""The buckets that let strangers in, and what failed proofs cost their networks."""
+"""Who may visit a published port: by address, and by how many are there already."""
+
+import ipaddress
+import socket
 
 import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
+from trio.testing import wait_all_tasks_blocked
 
+from tests.rig import proxy, world
 from tunnel import limits
-from tunnel.server.admission import Penalties, Rate, RateLimit, Recent, TokenBucket, network
-from tunnel.stats import Reason
-
-
-def test_a_burst_and_then_one_by_one():
-    bucket = TokenBucket(per_second=2, burst=3)
-    assert [bucket.take(100.0) for _ in range(5)] == [True, True, True, False, False]
-    assert not bucket.take(100.4)
-    assert bucket.take(100.5)
-    assert not bucket.take(100.5)
-
-
-def test_what_is_saved_up_is_never_more_than_a_burst():
-    bucket = TokenBucket(per_second=1000, burst=2)
-    assert bucket.take(0.0)
-    assert [bucket.take(1e6) for _ in range(4)] == [True, True, False, False]
-
-
-@pytest.mark.parametrize("per_second", [0.5, 1, 8, 256])
-def test_in_the_long_run_the_rate_is_kept(per_second):
-    bucket = TokenBucket(per_second=per_second, burst=1)
-    taken = sum(bucket.take(step / 1024) for step in range(20 * 1024))
-    assert taken == pytest.approx(20 * per_second, abs=1.5)
-
-
-def test_a_refusal_costs_nothing():
-    bucket = TokenBucket(per_second=1, burst=1)
-    assert bucket.take(0.0)
-    for step in range(100):
-        assert not bucket.take(step / 101)
-    assert bucket.take(1.0)
-
-
-# --- Networks ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("host", "place"),
-    [
-        ("192.0.2.7", "192.0.2.7"),
-        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
-        ("2001:db8:1:2::9", "2001:db8:1:2::/64"),
-        ("2001:db8:1:3::9", "2001:db8:1:3::/64"),
-        ("::1", "::/64"),
-        ("unix", "unix"),
-    ],
-)
-def test_the_network_that_an_address_is_counted_under(host, place):
-    assert network(host) == place
-
-
-def test_only_the_networks_seen_last_are_remembered():
-    recent = Recent(3)
-    for place in "abcd":
-        recent.see(place, place.upper())
-    assert [recent.get(place) for place in "abcd"] == [None, "B", "C", "D"]
-    recent.see("b", "again")
-    recent.see("e", "E")
-    assert [recent.get(place) for place in "bcde"] == ["again", None, "D", "E"]
-    assert len(recent) == 3
-
-
-def test_one_network_cannot_use_up_what_all_have():
-    limit = RateLimit(Rate(per_second=1e-9, burst=8))
-    greedy = [limit.take("192.0.2.1", 0.0) for _ in range(1000)]
-    assert greedy == [None] * 2 + [Reason.NETWORK_RATE] * 998
-    for number in range(2, 8):
-        assert limit.take(f"192.0.2.{number}", 0.0) is None
-    assert limit.take("192.0.2.9", 0.0) is Reason.RATE
-
-
-def test_a_network_gets_its_part_back_with_time():
-    limit = RateLimit(Rate(per_second=8, burst=8))
-    taken = sum(limit.take("192.0.2.1", second / 100) is None for second in range(10_000))
-    assert taken == pytest.approx(100 * 8 * limits.NETWORK_SHARE, abs=3)
-
-
-def test_even_a_small_rate_lets_a_network_come():
-    limit = RateLimit(Rate(per_second=1, burst=1))
-    assert limit.take("192.0.2.1", 0.0) is None
-    assert limit.take("192.0.2.1", 3.9) is Reason.NETWORK_RATE
-    assert limit.take("192.0.2.1", 4.0) is None
-
-
-def test_the_networks_of_a_rate_are_bounded():
-    limit = RateLimit(Rate(per_second=100, burst=100))
-    for number in range(limits.MAX_NETWORKS + 100):
-        limit.take(str(number), 0.0)
-    assert len(limit._networks) == limits.MAX_NETWORKS
-
-
-# --- Failed proofs ----------------------------------------------------------------------------
+from tunnel.server.admission import Admission, ProxyAdmission, Quota
+from tunnel.stats import Reason, Tally
 
 HERE, THERE = "192.0.2.1", "192.0.2.2"
 
 
-def fail(penalties, times, now=0.0, place=HERE):
-    return [penalties.failed(place, now) for _ in range(times)]
+def networks(*texts):
+    return tuple(map(ipaddress.ip_network, texts))
 
 
-def test_a_slip_costs_nothing():
-    penalties = Penalties()
-    assert fail(penalties, limits.FREE_FAILURES) == [0.0] * limits.FREE_FAILURES
-    assert not penalties.refuses(HERE, 0.0)
+def enter(visitors, *hosts):
+    """What each is told; those who are let in stay."""
+    told = []
+    for host in hosts:
+        told.append(visitors.full(host))
+        if told[-1] is None:
+            visitors.take(host)
+    return told
 
 
-def test_whoever_goes_on_is_turned_away_for_longer_and_longer_up_to_a_bound():
-    penalties = Penalties()
-    fail(penalties, limits.FREE_FAILURES)
-    assert fail(penalties, 8) == [2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0]
+def test_by_default_there_are_bounds_and_nobody_meets_them():
+    admission = Admission()
+    visitors = ProxyAdmission(admission, "web")
+    assert admission.per_proxy == limits.PROXY_CONNECTIONS
+    assert enter(visitors, *[HERE] * 2000) == [None] * 2000
 
 
-def test_a_penalty_ends_when_it_was_said_to_end():
-    penalties = Penalties()
-    [*_, told] = fail(penalties, limits.FREE_FAILURES + 1, now=100.0)
-    assert penalties.refuses(HERE, 100.0)
-    assert penalties.refuses(HERE, 100.0 + told - 0.001)
-    assert not penalties.refuses(HERE, 100.0 + told)
+@pytest.mark.parametrize(
+    ("host", "allowed"),
+    [
+        ("192.0.2.200", True),
+        ("192.0.3.1", False),
+        ("2001:db8::1", True),
+        ("2001:db9::1", False),
+        ("::ffff:192.0.2.1", False),  # sockets' addresses are unmapped before they come here
+        ("unix", False),
+    ],
+)
+def test_who_may_come(host, allowed):
+    visitors = ProxyAdmission(
+        Admission(), "web", allow_from=networks("192.0.2.0/24", "2001:db8::/32")
+    )
+    assert visitors.full(host) is (None if allowed else Reason.NOT_ALLOWED)
 
 
-def test_only_the_network_that_failed_pays():
-    penalties = Penalties()
-    fail(penalties, 20)
-    assert penalties.refuses(HERE, 0.0)
-    assert not penalties.refuses(THERE, 0.0)
+def test_one_proxy_full_does_not_concern_another():
+    admission = Admission(per_proxy=2)
+    web, ssh = ProxyAdmission(admission, "web"), ProxyAdmission(admission, "ssh")
+    assert enter(web, HERE, THERE, HERE) == [None, None, Reason.PROXY_FULL]
+    assert enter(ssh, HERE) == [None]
+    web.give_back(THERE)
+    assert enter(web, HERE, HERE) == [None, Reason.PROXY_FULL]
 
 
-def test_failures_are_forgotten():
-    penalties = Penalties()
-    [*_, worst] = fail(penalties, 20)
-    later = 8 * limits.FAILURES_HALF_LIFE
-    assert worst == limits.PENALTY_LAST
-    assert penalties.failed(HERE, later) == 0.0
-    assert not penalties.refuses(HERE, later)
+def test_a_client_has_one_room_for_all_its_proxies():
+    admission = Admission()
+    room = Quota(2, Reason.CLIENT_FULL)
+    web, ssh = (
+        ProxyAdmission(admission, "web", quota=room),
+        ProxyAdmission(admission, "ssh", quota=room),
+    )
+    other = ProxyAdmission(admission, "other", quota=Quota(2, Reason.CLIENT_FULL))
+    assert enter(web, HERE) + enter(ssh, HERE) == [None, None]
+    assert enter(web, HERE) + enter(ssh, THERE) == [Reason.CLIENT_FULL] * 2
+    assert enter(other, HERE) == [None]
+    ssh.give_back(HERE)
+    assert enter(web, THERE) == [None]
 
 
-def test_a_day_of_guessing_gets_about_a_guess_a_minute():
-    penalties = Penalties()
-    now, guesses, day = 0.0, 0, 86_400.0
-    while now < day:
-        guesses += 1
-        now += max(penalties.failed(HERE, now), 0.01)
-    assert guesses < day / 40
+def test_one_network_has_its_share_of_all_proxies():
+    admission = Admission(per_visitor=2)
+    web, ssh = ProxyAdmission(admission, "web"), ProxyAdmission(admission, "ssh")
+    assert enter(web, HERE) + enter(ssh, HERE) == [None, None]
+    assert enter(web, HERE, THERE) == [Reason.VISITOR_FULL, None]
+    assert enter(web, "2001:db8::1", "2001:db8::2", "2001:db8::3") == [
+        None,
+        None,
+        Reason.VISITOR_FULL,  # one /64 is one network
+    ]
+    ssh.give_back(HERE)
+    assert enter(web, HERE) == [None]
 
 
-def test_a_client_that_obeys_always_hears_why():
-    # What it is told to wait is never more than what a client lets itself be told.
-    assert limits.PENALTY_LAST <= limits.MAX_RETRY_AFTER
-    penalties = Penalties()
-    now = 0.0
-    for _ in range(1000):
-        assert not penalties.refuses(HERE, now)
-        now += max(penalties.failed(HERE, now), 5.0)
+def test_no_bound_is_no_bound():
+    admission = Admission(per_proxy=None, per_visitor=None)
+    visitors = ProxyAdmission(admission, "web", quota=Quota(None, Reason.CLIENT_FULL))
+    assert set(enter(visitors, *[HERE] * 100)) == {None}
 
 
-def test_a_network_with_a_living_client_is_spared():
-    penalties = Penalties()
-    penalties.proved(HERE)
-    penalties.proved(HERE)
-    fail(penalties, 20)
-    assert not penalties.refuses(HERE, 0.0)
-    penalties.left(HERE, 0.0)
-    assert not penalties.refuses(HERE, limits.PENALTY_LAST / 2)
-    assert not penalties._trusted.get(HERE)  # there is still one
+def test_who_asks_only_takes_nothing():
+    admission = Admission(per_proxy=1)
+    visitors = ProxyAdmission(admission, "web")
+    assert [visitors.full(HERE) for _ in range(5)] == [None] * 5
+    assert len(admission.networks) == 0
 
 
-def test_a_network_is_trusted_for_some_time_after_its_client():
-    penalties = Penalties()
-    penalties.proved(HERE)
-    penalties.left(HERE, 1000.0)
-    fail(penalties, 20, now=1000.0)
-    assert not penalties.refuses(HERE, 1000.0)  # its own client may have to come back
-    last = 1000.0 + limits.TRUST_LASTS
-    fail(penalties, 20, now=last - 1)
-    assert not penalties.refuses(HERE, last - 0.5)
-    assert penalties.refuses(HERE, last)
+HOSTS = st.sampled_from([HERE, THERE, "2001:db8::1", "2001:db8::2"])
 
 
-def test_what_is_remembered_of_failures_is_bounded():
-    penalties = Penalties()
-    for number in range(limits.MAX_NETWORKS + 100):
-        penalties.proved(str(number))
-        penalties.left(str(number), 0.0)
-        penalties.failed(str(number), 0.0)
-    assert len(penalties._records) == len(penalties._trusted) == limits.MAX_NETWORKS
-    assert not penalties._living
+@given(st.lists(st.tuples(HOSTS, st.booleans(), st.integers(0, 99))))
+def test_places_are_given_back_and_bounds_hold(steps):
+    admission = Admission(per_proxy=5, per_visitor=3)
+    room = Quota(4, Reason.CLIENT_FULL)
+    visitors = ProxyAdmission(admission, "web", quota=room)
+    present = []
+    for host, leaves, which in steps:
+        if leaves and present:
+            visitors.give_back(present.pop(which % len(present)))
+        elif enter(visitors, host) == [None]:
+            present.append(host)
+        assert room.taken == visitors._taken == len(present) <= 4
+        assert present.count(HERE) <= 3
+        assert sum(host.startswith("2001") for host in present) <= 3
+    for host in present:
+        visitors.give_back(host)
+    assert room.taken == len(admission.networks) == 0
 
 
-@given(st.lists(st.floats(0, 1000), max_size=60))
-def test_no_penalty_is_beyond_the_bound_whatever_the_times(pauses):
-    penalties = Penalties()
-    now = 0.0
-    for pause in pauses:
-        now += pause
-        told = penalties.failed(HERE, now)
-        assert 0.0 <= told <= limits.PENALTY_LAST
-        assert penalties.refuses(HERE, now) is (told > 0)
-        assert not penalties.refuses(HERE, now + limits.PENALTY_LAST)
+def test_every_reason_is_counted_from_the_start():
+    tally = Tally()
+    assert set(tally.statistics()) == set(Reason)
+    tally.count(Reason.NOT_ALLOWED)
+    before = tally.statistics()
+    tally.count(Reason.NOT_ALLOWED)
+    assert (before[Reason.NOT_ALLOWED], tally.statistics()[Reason.NOT_ALLOWED]) == (1, 2)
+
+
+# --- On a real server -------------------------------------------------------------------------
+
+
+def visit_from(host, address):
+    # Without waiting, so that a reset that follows at once does not look like a failure of this.
+    sock = socket.create_connection((address.host, address.port), source_address=(host, 0))
+    return trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+
+
+async def is_served(stream):
+    try:
+        await stream.send_all(b"x")
+        return await stream.receive_some() == b"x"
+    except trio.BrokenResourceError:
+        return False
+
+
+async def test_visitors_beyond_the_bound_are_reset_and_come_in_when_another_leaves(
+    certificate, carrier, caplog
+):
+    async with world(certificate, carrier) as tunnel:
+        service = await tunnel.start_service()
+        await tunnel.start_server(max_connections_per_visitor=2)
+        handle = await tunnel.start_client(proxy(service))
+        [address] = handle.statistics()[0].addresses
+        first, second, third = [visit_from("127.0.0.2", address) for _ in range(3)]
+        other = visit_from("127.0.0.3", address)
+        assert await is_served(first)
+        assert await is_served(second)
+        with pytest.raises(trio.BrokenResourceError):
+            await third.receive_some()  # a reset: nothing that looks like an end
+        assert await is_served(other)  # another network
+        [line] = [one for one in caplog.records if one.getMessage() == "Visitor turned away"]
+        assert (line.proxy, line.reason) == ("web", "too many connections of the visitor")
+        assert line.address.startswith("127.0.0.2:")
+        assert tunnel.server.tally.statistics()[Reason.VISITOR_FULL] == 1
+        await second.aclose()
+        with trio.fail_after(5):
+            while tunnel.server.admission.networks.full("127.0.0.2"):
+                await trio.lowlevel.checkpoint()
+        again = visit_from("127.0.0.2", address)
+        assert await is_served(again)
+        for stream in (first, third, other, again):
+            await stream.aclose()
+
+
+async def test_places_come_back_however_a_connection_ends(certificate, carrier):
+    async with world(certificate, carrier) as tunnel:
+        service = await tunnel.start_service()
+        await tunnel.start_server()
+        handle = await tunnel.start_client(proxy(service))
+        [address] = handle.statistics()[0].addresses
+        networks = tunnel.server.admission.networks
+        clean, reset, lost = [visit_from("127.0.0.2", address) for _ in range(3)]
+        for stream in (clean, reset, lost):
+            assert await is_served(stream)
+        assert networks._taken == {"127.0.0.2": 3}
+        await clean.send_eof()
+        assert await clean.receive_some() == b""
+        reset.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        await reset.aclose()
+        await clean.aclose()
+        with trio.fail_after(5):
+            while networks._taken != {"127.0.0.2": 1}:
+                await trio.lowlevel.checkpoint()
+        [session] = tunnel.server.sessions.values()
+        session.link.lose("the test cuts it")
+        with pytest.raises(trio.BrokenResourceError):
+            await lost.receive_some()
+        await wait_all_tasks_blocked()
+        assert len(networks) == 0
+        await lost.aclose()

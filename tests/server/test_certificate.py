@@ -53,7 +53,7 @@ def files(tmp_path):
 @pytest.fixture
 def said(caplog):
     """The events that were logged since it was last asked."""
-    caplog.set_level(logging.INFO, "tunnel.server.certificate")
+    caplog.set_level(logging.INFO, "tunnel.server")
 
     def said():
         events = [record.getMessage() for record in caplog.records]
@@ -248,7 +248,7 @@ def test_at_the_start_it_is_announced_as_well(files, caplog):
     files.keeper()
     [record] = caplog.records
     assert (record.getMessage(), record.days) == ("Certificate expires soon", 13)
-    assert record.path == files.cert
+    assert record.path == str(files.cert)
     assert "without a restart" in record.remedy
 
 

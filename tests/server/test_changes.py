@@ -14,8 +14,9 @@ from tests.rig import EVERY_PORT, is_free, proxy, visit, world
 from tunnel.client.run import run_client
 from tunnel.model import PortRange, RefusalCode
 from tunnel.protocol.keys import derive, generate_key
+from tunnel.server import proxies
 from tunnel.server.identity import Identities, Identity
-from tunnel.server.publish import Rules
+from tunnel.server.rules import Rules
 
 OFFICE = derive(generate_key(secrets.token_bytes(32)))
 
@@ -44,7 +45,7 @@ def office(**settings):
     return lambda rules: Identity(OFFICE.verifier, rules, "office", **settings)
 
 
-def become(place, *identities, allow_ports=EVERY_PORT, **policy):
+def update(place, *identities, allow_ports=EVERY_PORT, **policy):
     """Have the server go by these, of which the first has the key that all share."""
     rules = Rules(allow_ports, frozenset({place.address.port}))
     entries = [Identity(place.keys.verifier, rules), *(make(rules) for make in identities)]
@@ -62,7 +63,7 @@ async def test_whose_key_is_gone_is_ended_and_nobody_else(place, caplog):
     )
     [port] = where(goes)
     async with await visit(where(stays)[0]) as talking:
-        become(place)
+        update(place)
         await until(lambda: is_free(port) and not where(goes))
         assert reasons(caplog, "Client disconnected") == [
             "its key was taken out of the configuration"
@@ -74,7 +75,7 @@ async def test_whose_key_is_gone_is_ended_and_nobody_else(place, caplog):
 
 async def test_it_does_not_come_back(place, caplog):
     await place.start_client(proxy(place.echo), keys=OFFICE, reconnect_delay=0.001)
-    become(place)
+    update(place)
     await until(lambda: reasons(caplog, "Refused"))
     refused = [it for it in caplog.records if it.getMessage() == "Refused"]
     assert refused[0].code == RefusalCode.AUTHENTICATION
@@ -90,21 +91,21 @@ async def test_ports_that_are_not_allowed_any_more_are_freed(place, caplog):
     client.change(fixed, anew=False)
     await until(lambda: [it.name for it in client.statistics() if it.addresses] == ["c", "d"])
     async with await visit(free) as lasting:
-        become(place, office(), allow_ports=(PortRange(1, keep.port),))
+        update(place, office(), allow_ports=(PortRange(1, keep.port),))
         await until(lambda: where(client) == [keep])
         assert is_free(free)
         assert [it.code for it in caplog.records if it.getMessage() == "Proxy rejected"]
         await lasting.send_all(b"x")
         assert await lasting.receive_some() == b"x"
     # And back again.
-    become(place, office())
+    update(place, office())
     await until(lambda: where(client) == [keep, free])
 
 
 async def test_a_client_that_takes_any_port_gets_another(place):
     client = await place.start_client(proxy(place.echo))
     [before] = where(client)
-    become(place, office(), allow_ports=(PortRange(20_000, 29_999),))
+    update(place, office(), allow_ports=(PortRange(20_000, 29_999),))
     await until(lambda: where(client) not in ([], [before]))
     assert 20_000 <= where(client)[0].port <= 29_999
     assert is_free(before)
@@ -114,30 +115,30 @@ async def test_what_goes_on_being_allowed_is_not_touched(place):
     client = await place.start_client(proxy(place.echo))
     [session] = place.server.sessions.values()
     [before] = session.proxies
-    become(place, office(), allow_ports=(PortRange(1, 65535),))
+    update(place, office(), allow_ports=(PortRange(1, 65535),))
     await wait_all_tasks_blocked()
-    assert session.proxies == (before,)
+    assert list(session.proxies) == [before]
     assert before.addresses == tuple(where(client))
 
 
 async def test_places_are_counted_on(place):
-    """Who is there counts against a new bound, and leaves the room that he entered."""
+    """A visitor that is there counts against a new bound, and gives back the place it took."""
     client = await place.start_client(proxy(place.echo), keys=OFFICE)
     [address] = where(client)
     async with await visit(address) as first:
         await first.send_all(b"x")
         assert await first.receive_some() == b"x"
-        become(place, office(max_connections=1))
+        update(place, office(max_connections=1))
         identity = place.server.identities.find(OFFICE.verifier.key_id)
-        assert identity.room.taken == 1
+        assert identity.quota.taken == 1
         with pytest.raises((OSError, trio.BrokenResourceError)):
             async with await visit(address) as second:
                 await second.receive_some()
-    await until(lambda: not identity.room.taken)
+    await until(lambda: not identity.quota.taken)
 
 
 async def test_other_bounds_hold_from_now_on(place):
-    become(
+    update(
         place,
         office(max_proxies=1),
         max_connections_per_proxy=3,
@@ -145,27 +146,26 @@ async def test_other_bounds_hold_from_now_on(place):
         max_unauthenticated=5,
     )
     server = place.server
-    assert (server.lobby.per_proxy, server.lobby.crowd.limit) == (3, 4)
+    assert (server.admission.per_proxy, server.admission.networks.limit) == (3, 4)
     assert server.strangers._places == 5
     client = await place.start_client(
         proxy(place.echo, name="a"), proxy(place.echo, name="b"), keys=OFFICE
     )
     assert len(where(client)) == 1
-    become(place, office(max_proxies=2))
+    update(place, office(max_proxies=2))
     [session] = server.sessions.values()
-    assert session.seat.max_proxies == 2
+    assert session.registration.max_proxies == 2
 
 
-async def test_a_key_that_goes_while_its_client_comes(place, caplog):
+async def test_a_key_that_goes_while_its_client_comes(place, caplog, monkeypatch):
     """Between its proof and its session the key is taken out."""
-    lobby = place.server.lobby
-    make = lobby.visitors
+    make = proxies.ProxyAdmission
 
-    def visitors(*args, **kwargs):
-        become(place)
+    def admission(*args, **kwargs):
+        update(place)
         return make(*args, **kwargs)
 
-    lobby.visitors = visitors
+    monkeypatch.setattr(proxies, "ProxyAdmission", admission)
     await place.nursery.start(_run, place)
     await until(lambda: reasons(caplog, "Client disconnected"))
     assert not place.server.sessions
@@ -185,7 +185,7 @@ async def test_a_server_that_drains_changes_nothing(place):
         await talking.send_all(b"x")
         assert await talking.receive_some() == b"x"
         place.handle.drain()
-        become(place, office(), allow_ports=(PortRange(1, 1),))
+        update(place, office(), allow_ports=(PortRange(1, 1),))
         client.change(place.client(proxy(place.echo, name="more")), anew=False)
         await until(lambda: is_free(address))
         await talking.send_all(b"y")

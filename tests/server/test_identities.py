@@ -2,18 +2,18 @@
 
 import logging
 import secrets
-import socket
 
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from tests.needs import needs_ipv6
 from tests.rig import own_host, proxy, visit, world
 from tunnel.errors import Refused
 from tunnel.model import PortRange, RejectionCode
 from tunnel.protocol.keys import derive, generate_key
 from tunnel.server.identity import Identities, Identity
-from tunnel.server.publish import Rules
+from tunnel.server.rules import Rules
 from tunnel.stats import Reason
 from tunnel.views import ClientState
 
@@ -163,7 +163,7 @@ async def test_nobody_takes_another_ones_port_or_session(certificate, caplog):
         async def silent():
             raise AssertionError("another identity's session was asked")
 
-        session.seat.probe = silent
+        session.registration.probe = silent
         for keys in (HOME, None):
             taken = proxy(1, 7001, publish_addr=host)
             await tunnel.start_client(taken, keys=keys, client_id=client_id)
@@ -179,7 +179,7 @@ async def test_the_most_proxies_hold_for_all_sessions_of_an_identity(certificate
         await tunnel.start_client(proxy(1), proxy(1, name="two"), keys=OFFICE)
         assert sum(len(session.proxies) for session in handle.statistics()) == 3
         assert rejections(caplog) == [RejectionCode.LIMIT]
-        [line] = [r for r in caplog.records if r.name == "tunnel.server.publish" and r.levelno > 20]
+        [line] = [r for r in caplog.records if r.name == "tunnel.server" and r.levelno > 20]
         assert line.reason == "the server has max_proxies = 3 for office"
         # Others are not concerned.
         await tunnel.start_client(*(proxy(1, name=str(n)) for n in range(4)))
@@ -196,11 +196,11 @@ async def test_a_ghost_does_not_take_the_places_of_a_client_that_lost_its_state(
             await trio.lowlevel.checkpoint()
             return False
 
-        ghost.seat.probe = silent
+        ghost.registration.probe = silent
         handle = await tunnel.start_client(proxy(1), keys=OFFICE)
         assert handle.statistics()[0].addresses
-        assert ghost.seat.gone.is_set()
-        assert tunnel.server.registry.holders(OFFICE.verifier.key_id.hex()) != ()
+        assert ghost.registration.gone.is_set()
+        assert tunnel.server.registry.publishers(OFFICE.verifier.key_id.hex()) != ()
 
 
 # --- Visitors ---------------------------------------------------------------------------------
@@ -226,7 +226,7 @@ async def test_only_so_many_visitors_of_a_client(certificate, carrier, caplog):
         assert (line.client, line.proxy) == ("office", "web")
         assert line.reason == "too many connections of the client"
         await first.aclose()
-        while tunnel.server.identities.find(OFFICE.verifier.key_id).room.taken == 2:
+        while tunnel.server.identities.find(OFFICE.verifier.key_id).quota.taken == 2:
             await wait_all_tasks_blocked(0.001)
         assert await is_served(two)
         await second.aclose()
@@ -253,13 +253,12 @@ async def test_who_may_visit(certificate, carrier, allow_from, may):
         [session] = tunnel.server.sessions.values()
         assert tunnel.server.tally.statistics()[Reason.NOT_ALLOWED] == (not may)
         # No stream was opened for whom may not come.
-        assert session.proxies[0].counters.total == may
+        assert session.proxies.by_id[0].counters.total == may
         assert handle.statistics()[0].counters.total == may
 
 
+@needs_ipv6
 async def test_who_may_visit_over_ipv6(certificate):
-    if not socket.has_ipv6:
-        return
     async with world(certificate) as tunnel:
         service = await tunnel.start_service()
         await tunnel.start_server()

@@ -12,54 +12,85 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from tests.rig import is_free
+from tunnel.eventlog import logged_events
 from tunnel.model import Address, PortRange, RejectionCode
 from tunnel.net.listen import open_listeners
-from tunnel.protocol.messages import Bound, Rejected
-from tunnel.server import listener
-from tunnel.server.listener import Proxy
-from tunnel.server.publish import Publisher, Rules
-from tunnel.server.registry import Owner, Registry, Seat
-from tunnel.server.targets import Targets
-from tunnel.server.visitors import Lobby
+from tunnel.protocol.messages import Bound, ProxyRequest, Rejected
+from tunnel.server import entry
+from tunnel.server.admission import Admission, Quota
+from tunnel.server.directory import Directory
+from tunnel.server.proxies import Proxies, in_order, serve_proxy
+from tunnel.server.registry import Owner, Registration, Registry
+from tunnel.server.rules import Rules
+from tunnel.stats import Reason
 
 EVERY_PORT = (PortRange(1, 65535),)
 
 
 def wanted(*asked, host="127.0.0.1", preferred=0):
-    """Proxies with these ports, or (host, port) pairs."""
+    """Requests for these ports, or (host, port) pairs."""
     pairs = [(host, ask) if isinstance(ask, int) else ask for ask in asked]
     return [
-        Proxy(number, f"proxy {number}", host, port, preferred, 80, Lobby().visitors("web"))
+        ProxyRequest(f"proxy {number}", host, port, preferred, 80)
         for number, (host, port) in enumerate(pairs)
     ]
 
 
-class Observed(Seat):
-    """A seat with room for what a test wants to know: what it was asked, why it was evicted."""
+class Observed(Registration):
+    """A registration with room for what a test wants to know: what it was asked, and told."""
+
+
+class Publishing:
+    """The proxies of a session, whose link never carries anything, and what its client is told."""
+
+    def __init__(self, registry, rules, seat, ports):
+        self.seat, self.registry, self.ports = seat, registry, ports
+        #: What the client is told later.
+        self.told, self.news = [], trio.Event()
+        quota, link = Quota(None, Reason.CLIENT_FULL), SimpleNamespace(running=trio.Event())
+        self.proxies = Proxies(
+            seat,
+            rules,
+            quota,
+            registry,
+            Directory(),
+            Admission(),
+            logged_events(),
+            link,
+            self._say,
+        )
+
+    def _say(self, notice):
+        self.told.append(notice)
+        self.news.set()
+
+    async def publish_all(self, requests):
+        self.proxies.request(requests)
+        for proxy in in_order(self.proxies):
+            await self.ports.start(serve_proxy, proxy, self.proxies)
+        return self.proxies.answers()
 
 
 @asynccontextmanager
 async def session(registry=None, *, rules=None, name="tests", identity="key"):
-    """A publisher as a session has it, with a link that never carries anything."""
-    seat = Observed(Owner(identity, name), "process", 1, name, Address("192.0.2.7", 4711))
-    link = SimpleNamespace(running=trio.Event())
-    rules = rules or Rules(EVERY_PORT, frozenset())
-    seat.probes, seat.alive, seat.reasons = 0, True, []
-
-    async def probe():
-        seat.probes += 1
-        await trio.lowlevel.checkpoint()
-        return seat.alive
-
+    """A `Publishing`; its ports are free when the block ends."""
+    owner = Owner(identity, name)
     async with trio.open_nursery() as nursery:
 
         def evict(reason):
             seat.reasons.append(reason)
             nursery.cancel_scope.cancel()
 
-        seat.probe, seat.evict = probe, evict
+        async def probe():
+            seat.probes += 1
+            await trio.lowlevel.checkpoint()
+            return seat.alive
+
+        seat = Observed(owner, "process", 1, name, Address("192.0.2.7", 4711), evict, probe)
+        seat.probes, seat.alive, seat.reasons = 0, True, []
+        rules = rules or Rules(EVERY_PORT, frozenset())
         try:
-            yield Publisher(nursery, rules, seat, registry or Registry(), Targets(), link)
+            yield Publishing(registry or Registry(), rules, seat, nursery)
         finally:
             nursery.cancel_scope.cancel()
 
@@ -92,7 +123,7 @@ async def test_bound_means_bound(free_port):
         [answer] = await publisher.publish_all(wanted(free_port))
         assert answer == Bound(0, (Address("127.0.0.1", free_port),))
         assert not is_free(answer.addresses[0])
-        assert publisher.registry.holder("127.0.0.1", free_port) is publisher.seat
+        assert publisher.registry.claimant("127.0.0.1", free_port) is publisher.seat
     assert is_free(answer.addresses[0])
     assert publisher.registry._ports == {}
 
@@ -137,22 +168,15 @@ async def test_more_proxies_than_the_identity_may_have(free_port, autojump_clock
             seat.max_proxies = 1
         [answer] = await holder.publish_all(wanted(0))
         assert isinstance(answer, Bound)
-        [proxy] = wanted(free_port)
-        [answer] = await publisher.publish_all([proxy])
+        [answer] = await publisher.publish_all(wanted(free_port))
         assert (answer.code, answer.code.passes) == (RejectionCode.LIMIT, True)
         assert is_free(Address("127.0.0.1", free_port))
         assert holder.seat.probes == 1
-        later = []
-
-        async def keep_trying():
-            later.append(await publisher.keep_trying(proxy))
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(keep_trying)
-            await trio.sleep(10)
-            assert later == []
-            holder.nursery.cancel_scope.cancel()
-        assert later == [Bound(0, (Address("127.0.0.1", free_port),))]
+        await trio.sleep(10)
+        assert publisher.told == []
+        holder.ports.cancel_scope.cancel()
+        await publisher.news.wait()
+        assert publisher.told == [Bound(0, (Address("127.0.0.1", free_port),))]
 
 
 async def test_of_other_identities_nobody_is_asked_for_a_place(autojump_clock):
@@ -180,7 +204,7 @@ async def test_of_other_identities_nobody_is_asked_for_a_place(autojump_clock):
 )
 async def test_the_same_port_twice_in_one_client(free_port, first, second, monkeypatch):
     monkeypatch.setattr(
-        listener, "open_listeners", lambda _host, port: open_listeners("127.0.0.1", port)
+        entry, "open_listeners", lambda _host, port: open_listeners("127.0.0.1", port)
     )
     async with session() as publisher:
         answers = await publisher.publish_all(wanted((first, free_port), (second, free_port)))
@@ -315,7 +339,7 @@ async def test_what_else_the_system_may_say(monkeypatch, number, code, text):
     def refuse(host, port):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(listener, "open_listeners", refuse)
+    monkeypatch.setattr(entry, "open_listeners", refuse)
     async with session() as publisher:
         [answer] = await publisher.publish_all(wanted(80, host="192.0.2.1"))
     assert answer.code is code
@@ -375,11 +399,11 @@ async def test_waiting_for_any_port_never_takes_one_that_is_not_allowed(
             raise OSError(errno.EADDRINUSE, "busy")
         return open_listeners(host, 0)
 
-    monkeypatch.setattr(listener, "open_listeners", busy)
+    monkeypatch.setattr(entry, "open_listeners", busy)
     began = trio.current_time()
     async with session(rules=Rules((PortRange(700, 702),), frozenset({701}))) as publisher:
-        [proxy] = wanted(0)
-        await publisher.keep_trying(proxy)
+        await publisher.publish_all(wanted(0))
+        await publisher.news.wait()
     assert set(tried) == {700, 702}
 
 
@@ -411,24 +435,19 @@ async def test_a_busy_port_is_bound_at_once_when_the_session_that_holds_it_ends(
     free_port, autojump_clock
 ):
     registry = Registry()
-    bound = []
-
-    async def wait(publisher):
-        bound.append(await publisher.keep_trying(*wanted(free_port)))
-
     async with session(registry, name="second") as second:
         async with session(registry, name="first") as first:
             await first.publish_all(wanted(free_port))
             [answer] = await second.publish_all(wanted(free_port))
             assert answer.code.passes
-            second.nursery.start_soon(wait, second)
             await wait_all_tasks_blocked()
             began = trio.current_time()
         await wait_all_tasks_blocked()
-        assert bound == [Bound(0, (Address("127.0.0.1", free_port),))]
+        assert second.told == [Bound(0, (Address("127.0.0.1", free_port),))]
         assert trio.current_time() == began
-        assert registry.holder("127.0.0.1", free_port) is second.seat
-    assert registry._ports == registry._freed == {}
+        assert registry.claimant("127.0.0.1", free_port) is second.seat
+    assert registry._ports == {}
+    assert len(registry.freed) == 0
 
 
 async def test_a_foreign_port_is_tried_again_after_two_seconds_doubling_to_a_minute(
@@ -438,22 +457,24 @@ async def test_a_foreign_port_is_tried_again_after_two_seconds_doubling_to_a_min
 
     def busy(host, port):
         tried.append(trio.current_time() - began)
-        if len(tried) < 9:
+        if len(tried) < 10:
             raise OSError(errno.EADDRINUSE, "busy")
         return open_listeners(host, 0)
 
-    monkeypatch.setattr(listener, "open_listeners", busy)
+    monkeypatch.setattr(entry, "open_listeners", busy)
     began = trio.current_time()
     async with session() as publisher:
-        await publisher.keep_trying(*wanted(80))
+        await publisher.publish_all(wanted(80))
+        await publisher.news.wait()
     pauses = [later - sooner for sooner, later in zip([0, *tried], tried, strict=False)]
-    assert pauses == pytest.approx([2, 4, 8, 16, 32, 60, 60, 60, 60])
+    assert pauses == pytest.approx([0, 2, 4, 8, 16, 32, 60, 60, 60, 60])
 
 
 async def test_a_session_that_ends_while_it_waits_for_a_port_leaves_nothing(foreign):
     registry = Registry()
     async with session(registry) as publisher:
-        publisher.nursery.start_soon(publisher.keep_trying, *wanted(foreign))
+        await publisher.publish_all(wanted(foreign))
         await wait_all_tasks_blocked()
-        assert registry._freed
-    assert registry._freed == registry._ports == {}
+        assert len(registry.freed) == 1
+    assert len(registry.freed) == 0
+    assert registry._ports == {}

@@ -1,23 +1,46 @@
 """Who is connected: one session an owner, and what a newcomer must be to take its place."""
 
+from contextlib import ExitStack
+
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
 from tunnel.errors import Refused
 from tunnel.model import Address, RefusalCode
-from tunnel.server.registry import Owner, Registry, Seat, covers, overlap
+from tunnel.server.registry import Owner, Registration, Registry
+from tunnel.server.rules import covers, overlap
 
 OWNER = Owner("key", "configuration")
 
 
 def make_seat(instance="process", attempt=1, owner=OWNER, name="web", host="192.0.2.7"):
-    return Seat(owner, instance, attempt, name, Address(host, 4711))
+    return Registration(owner, instance, attempt, name, Address(host, 4711), evict=None, probe=None)
 
 
 @pytest.fixture
 def registry():
     return Registry()
+
+
+class Claims:
+    """Ports that are claimed and freed one by one."""
+
+    def __init__(self, registry):
+        self._registry = registry
+        self._claims = {}
+
+    def claim(self, *what):
+        claim = self._claims[what] = ExitStack()
+        claim.enter_context(self._registry.claimed(*what))
+
+    def free(self, *what):
+        self._claims.pop(what).close()
+
+
+@pytest.fixture
+def claims(registry):
+    return Claims(registry)
 
 
 class Sitting:
@@ -45,7 +68,7 @@ class Sitting:
         self.leaving.set()
 
     async def run(self, *, task_status=trio.TASK_STATUS_IGNORED):
-        async with self.registry.seat(self.seat):
+        async with self.registry.registered(self.seat):
             task_status.started()
             await self.leaving.wait()
             await self.may_go.wait()
@@ -110,14 +133,14 @@ async def test_a_ghost_that_does_not_go_is_not_waited_for_for_ever(sit, autojump
 async def test_everybody_else_is_refused_and_told_what_to_do(sit, registry, instance, attempt):
     holder = await sit(attempt=5, host="192.0.2.7")
     with pytest.raises(Refused, match="a state directory or a client_id of its own") as caught:
-        async with registry.seat(make_seat(instance, attempt)):
+        async with registry.registered(make_seat(instance, attempt)):
             pytest.fail("it was let in")
     assert caught.value.code == RefusalCode.ALREADY_CONNECTED
     assert "192.0.2.7" in caught.value.text
     assert holder.reasons == []
     holder.leaving.set()
     await holder.seat.gone.wait()
-    async with registry.seat(make_seat(instance, attempt)):
+    async with registry.registered(make_seat(instance, attempt)):
         pass  # the refusal left nothing behind
 
 
@@ -147,7 +170,7 @@ async def test_a_session_that_ends_while_it_is_asked_is_not_taken_over(sit, regi
         return False
 
     former.seat.probe = probe
-    async with registry.seat(make_seat("another", 1)):
+    async with registry.registered(make_seat("another", 1)):
         assert former.reasons == []
     assert "Session taken over" not in caplog.text
 
@@ -180,7 +203,7 @@ async def test_of_two_newcomers_at_once_only_the_latest_stays(registry, nursery)
         comers.start_soon(come, second)
         comers.start_soon(come, third)
         await wait_all_tasks_blocked()
-        assert registry._seats == {OWNER: third.seat}
+        assert registry._sessions == {OWNER: third.seat}
         assert refused == [second] or second.seat.gone.is_set()
         assert third.reasons == []
         third.leaving.set()
@@ -192,65 +215,65 @@ async def test_a_seat_is_given_up_however_its_session_ends(registry):
 
     seat = make_seat()
     with pytest.raises(Failure):
-        async with registry.seat(seat):
+        async with registry.registered(seat):
             raise Failure
     assert seat.gone.is_set()
     with trio.CancelScope() as scope:
-        async with registry.seat(make_seat()):
+        async with registry.registered(make_seat()):
             scope.cancel()
             await trio.lowlevel.checkpoint()
-    assert registry._seats == {}
+    assert registry._sessions == {}
 
 
 # --- Ports ------------------------------------------------------------------------------------
 
 
-def test_who_holds_a_port(registry):
+def test_who_holds_a_port(registry, claims):
     one, other = make_seat(), make_seat(owner=Owner("key", "other"))
-    registry.hold(one, "127.0.0.1", 80)
-    registry.hold(other, "127.0.0.2", 80)
-    assert registry.holder("127.0.0.1", 80) is one
-    assert registry.holder("127.0.0.2", 80) is other
-    assert registry.holder("127.0.0.3", 80) is None
-    assert registry.holder("127.0.0.1", 81) is None
-    registry.release(one, "127.0.0.1", 80)
-    assert registry.holder("127.0.0.1", 80) is None
-    assert registry.holder("*", 80) is other
-    registry.release(other, "127.0.0.2", 80)
-    assert registry.holder("*", 80) is None
+    claims.claim(one, "127.0.0.1", 80)
+    claims.claim(other, "127.0.0.2", 80)
+    assert registry.claimant("127.0.0.1", 80) is one
+    assert registry.claimant("127.0.0.2", 80) is other
+    assert registry.claimant("127.0.0.3", 80) is None
+    assert registry.claimant("127.0.0.1", 81) is None
+    claims.free(one, "127.0.0.1", 80)
+    assert registry.claimant("127.0.0.1", 80) is None
+    assert registry.claimant("*", 80) is other
+    claims.free(other, "127.0.0.2", 80)
+    assert registry.claimant("*", 80) is None
 
 
-def test_how_many_ports_an_identity_holds(registry):
+def test_how_many_ports_an_identity_holds(registry, claims):
     one, other = make_seat(), make_seat(owner=Owner("key", "other"))
     stranger = make_seat(owner=Owner("another key", "one"))
     for seat in (one, other, stranger):
         assert not registry.full(seat)
         seat.max_proxies = 2
-    registry.hold(one, "127.0.0.1", 80)
+    claims.claim(one, "127.0.0.1", 80)
     assert not registry.full(other)
-    registry.hold(other, "127.0.0.1", 81)
+    claims.claim(other, "127.0.0.1", 81)
     assert registry.full(one)
     assert registry.full(other)
     assert not registry.full(stranger)
-    assert set(registry.holders("key")) == {one, other}
-    assert registry.holders("another key") == ()
-    registry.hold(stranger, "127.0.0.2", 80)
-    registry.release(one, "127.0.0.1", 80)
+    assert set(registry.publishers("key")) == {one, other}
+    assert registry.publishers("another key") == ()
+    claims.claim(stranger, "127.0.0.2", 80)
+    claims.free(one, "127.0.0.1", 80)
     assert not registry.full(one)
-    assert registry.holders("key") == (other,)
-    registry.release(other, "127.0.0.1", 81)
-    registry.release(stranger, "127.0.0.2", 80)
-    assert registry._held == {}
+    assert registry.publishers("key") == (other,)
+    claims.free(other, "127.0.0.1", 81)
+    claims.free(stranger, "127.0.0.2", 80)
+    assert registry._proxies == {}
 
 
-def test_one_session_may_hold_several_ports(registry):
+def test_one_session_may_hold_several_ports(registry, claims):
     seat = make_seat()
     for port in (80, 81):
-        registry.hold(seat, "127.0.0.1", port)
-    registry.release(seat, "127.0.0.1", 80)
-    assert registry.holders("key") == (seat,)
-    registry.release(seat, "127.0.0.1", 81)
-    assert registry.holders("key") == ()
+        claims.claim(seat, "127.0.0.1", port)
+    claims.free(seat, "127.0.0.1", 80)
+    assert registry.publishers("key") == (seat,)
+    claims.free(seat, "127.0.0.1", 81)
+    assert registry.publishers("key") == ()
 
 
 @pytest.mark.parametrize(
@@ -293,19 +316,19 @@ def test_which_addresses_cannot_share_a_port(one, other, expected):
     assert overlap(one, other) is overlap(other, one) is expected
 
 
-async def test_whoever_waits_for_a_port_wakes_when_it_is_free(registry, nursery):
+async def test_whoever_waits_for_a_port_wakes_when_it_is_free(registry, claims, nursery):
     seat = make_seat()
-    registry.hold(seat, "127.0.0.1", 80)
+    claims.claim(seat, "127.0.0.1", 80)
     woken = []
 
     async def wait(port):
-        await registry.wait_freed(port)
-        woken.append((port, registry.holder("*", port)))
+        await registry.freed.wait(port)
+        woken.append((port, registry.claimant("*", port)))
 
     for port in (80, 80, 81):
         nursery.start_soon(wait, port)
     await wait_all_tasks_blocked()
-    registry.release(seat, "127.0.0.1", 80)
+    claims.free(seat, "127.0.0.1", 80)
     await wait_all_tasks_blocked()
     assert woken == [(80, None), (80, None)]
     nursery.cancel_scope.cancel()
@@ -314,11 +337,11 @@ async def test_whoever_waits_for_a_port_wakes_when_it_is_free(registry, nursery)
 async def test_whoever_gives_up_waiting_leaves_nothing_behind(registry, autojump_clock):
     async def wait(seconds):
         with trio.move_on_after(seconds):
-            await registry.wait_freed(80)
+            await registry.freed.wait(80)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(wait, 1)
         nursery.start_soon(wait, 2)
         await trio.sleep(1.5)
-        assert list(registry._freed) == [80]
-    assert registry._freed == {}
+        assert list(registry.freed._events) == [80]
+    assert len(registry.freed) == 0

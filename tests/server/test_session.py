@@ -46,7 +46,7 @@ class Disconnected(logging.Handler):
         super().__init__()
         self.addresses = []
         self.free = []
-        self.logger = logging.getLogger("tunnel.server.session")
+        self.logger = logging.getLogger("tunnel.server")
 
     def emit(self, record):
         if record.getMessage() == "Client disconnected":

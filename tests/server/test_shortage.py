@@ -9,7 +9,7 @@ import trio
 
 from tests.rig import proxy, visit, world
 from tunnel import limits
-from tunnel.server import listener, run
+from tunnel.net import listen
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def complaints(caplog):
 
 
 async def test_for_clients(certificate, shortage, caplog):
-    shortage.install(run)
+    shortage.install(listen)
     async with world(certificate) as tunnel:
         service = await tunnel.start_service()
         await tunnel.start_server()
@@ -56,7 +56,7 @@ async def test_for_clients(certificate, shortage, caplog):
 
 
 async def test_for_visitors(certificate, carrier, shortage, caplog):
-    shortage.install(listener)
+    shortage.install(listen)
     async with world(certificate, carrier) as tunnel:
         service = await tunnel.start_service()
         await tunnel.start_server()
@@ -73,7 +73,7 @@ async def test_for_visitors(certificate, carrier, shortage, caplog):
 
 async def test_for_visitors_of_many_proxies(certificate, shortage, caplog):
     """They share one line of the log, and all are served when it is over."""
-    shortage.install(listener)
+    shortage.install(listen)
     async with world(certificate) as tunnel:
         service = await tunnel.start_service()
         await tunnel.start_server()

@@ -16,8 +16,8 @@ from tunnel.errors import Refused
 from tunnel.model import Address
 from tunnel.net.framed import next_event
 from tunnel.protocol.keys import derive, generate_key
-from tunnel.server.admission import Rate
-from tunnel.server.strangers import Crowds, Stranger, Strangers
+from tunnel.server.ratelimit import Rate
+from tunnel.server.strangers import Stranger, Strangers, StrangersByNetwork
 from tunnel.stats import Reason
 
 # --- Who gives way ----------------------------------------------------------------------------
@@ -27,8 +27,8 @@ def stranger(place):
     return Stranger(place, Address(place, 1))
 
 
-def crowds(places):
-    made = Crowds()
+def by_network(places):
+    made = StrangersByNetwork()
     strangers = [stranger(place) for place in places]
     for one in strangers:
         made.add(one)
@@ -36,22 +36,22 @@ def crowds(places):
 
 
 def test_the_oldest_of_the_busiest_network_gives_way():
-    made, strangers = crowds("abbacb")
+    made, strangers = by_network("abbacb")
     assert made.oldest_of_busiest() is strangers[1]
     made.remove(strangers[1])
     assert made.oldest_of_busiest() is strangers[0]  # a and b have two each, a was first
 
 
 def test_of_networks_with_one_each_the_first_gives_way():
-    made, strangers = crowds("abc")
+    made, strangers = by_network("abc")
     assert made.oldest_of_busiest() is strangers[0]
     made.remove(strangers[0])
     assert made.oldest_of_busiest() is strangers[1]
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcde"), st.booleans(), st.integers(0, 99))))
-def test_crowds_are_what_a_plain_list_would_be(steps):
-    made, present = Crowds(), []
+def test_networks_are_what_a_plain_list_would_be(steps):
+    made, present = StrangersByNetwork(), []
     for where, leaves, which in steps:
         if leaves and present:
             one = present.pop(which % len(present))
@@ -71,7 +71,7 @@ def test_crowds_are_what_a_plain_list_would_be(steps):
             assert chosen is next(one for one in present if one.place == chosen.place)
     for one in present:
         made.remove(one)
-    assert not made._crowds
+    assert not made._networks
     assert not made._by_size
 
 
@@ -138,21 +138,21 @@ async def test_the_bound_holds_within_one_burst(certificate):
     async with place(certificate, max_unauthenticated=3) as there:
         strangers = there.tunnel.server.strangers
         most = 0
-        add = strangers._crowds.add
+        add = strangers._waiting.add
 
         def watched(one):
             nonlocal most
             add(one)
             most = max(most, len(strangers))
 
-        strangers._crowds.add = watched
+        strangers._waiting.add = watched
         socks = burst(there, 20)
         await wait_all_tasks_blocked()
         assert most == 3
         assert [alive(sock) for sock in socks] == [False] * 17 + [True] * 3
         assert there.tunnel.server.tally.statistics()[Reason.GAVE_WAY] == 17
         close(socks)
-        del strangers._crowds.add
+        del strangers._waiting.add
     assert turned_away(there.lines.records) == [("gave way to a newcomer", "127.0.0.1")] * 17
 
 

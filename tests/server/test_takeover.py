@@ -38,7 +38,7 @@ async def test_a_half_open_session_is_taken_over_and_its_port_with_it(certificat
 
         tunnel.nursery.start_soon(come)
         await connected.wait()
-        assert session.seat.gone.is_set()
+        assert session.registration.gone.is_set()
         assert again.proxies[0].addresses == (address,)
         with pytest.raises(trio.BrokenResourceError):
             await read_all(visitor)

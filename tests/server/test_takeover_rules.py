@@ -16,7 +16,7 @@ from tunnel.net.framed import next_event
 from tunnel.protocol.keys import derive, generate_key
 from tunnel.protocol.messages import ProxyRequest
 from tunnel.server.identity import Identity
-from tunnel.server.registry import Owner, Registry, Seat
+from tunnel.server.registry import Owner, Registration, Registry
 
 ID, INSTANCE = "1" * 32, "2" * 32
 
@@ -175,15 +175,18 @@ async def test_a_session_that_still_binds_its_ports_is_taken_over_at_once(certif
         silent, port = await holding_a_port(there)
         former, handshake = await authenticated(there, attempt=1)
         await former.send_all(handshake.configure((ProxyRequest("web", "127.0.0.1", port),)))
-        while ID not in {owner.client_id for owner in there.tunnel.server.registry._seats}:
+        while ID not in {owner.client_id for owner in there.tunnel.server.registry._sessions}:
             await trio.lowlevel.checkpoint()
         await wait_all_tasks_blocked()  # it asks the silent one for a sign of life
         with trio.fail_after(4):
             newcomer = await connected(there, attempt=2)
         with pytest.raises(trio.BrokenResourceError):
             await former.receive_some()
-        [line] = said(there, "Client disconnected")
+        # It was never said to be connected, so it is not said to be disconnected either.
+        [line] = said(there, "Handshake failed")
         assert line.reason == "taken over by a new connection of the same client"
+        assert not said(there, "Client disconnected")
+        assert len(said(there, "Client connected")) == 2  # the silent one, and the newcomer
         for stream in (silent, former, newcomer):
             stream.abort()
 
@@ -200,7 +203,15 @@ async def holding_a_port(there):
 
 
 def make_seat(instance, attempt):
-    return Seat(Owner("key", ID), instance, attempt, "web", Address("192.0.2.7", attempt))
+    return Registration(
+        Owner("key", ID),
+        instance,
+        attempt,
+        "web",
+        Address("192.0.2.7", attempt),
+        evict=None,
+        probe=None,
+    )
 
 
 class Ghost:
@@ -221,14 +232,14 @@ class Ghost:
         self.evicted.set()
 
     async def sit(self, registry, *, task_status=trio.TASK_STATUS_IGNORED):
-        async with registry.seat(self.seat):
+        async with registry.registered(self.seat):
             task_status.started()
             await self.evicted.wait()
 
 
 async def take(registry, seat, outcomes):
     try:
-        async with registry.seat(seat):
+        async with registry.registered(seat):
             outcomes.append((seat, "seated"))
             await trio.sleep_forever()
     except Refused:
@@ -249,7 +260,7 @@ async def test_who_comes_while_another_takes_over_is_refused_and_asks_nobody(nur
     ghost.answered.set()
     await wait_all_tasks_blocked()
     assert outcomes[-1] == (first, "seated")
-    assert not registry._coming
+    assert not registry._newcomers
 
 
 async def test_a_later_connection_of_the_same_process_does_not_wait_behind_the_former(nursery):
@@ -262,7 +273,7 @@ async def test_a_later_connection_of_the_same_process_does_not_wait_behind_the_f
     ghost.answered.set()
     await wait_all_tasks_blocked()
     assert set(outcomes) == {(later, "seated"), (former, "refused")}
-    assert not registry._coming
+    assert not registry._newcomers
 
 
 async def test_a_ghost_in_the_way_of_two_is_ended_once(nursery, caplog):

@@ -1,4 +1,8 @@
-"""The commands. What they need is imported when they run: asking for help loads no Trio."""
+"""The commands: what is typed, what is read and written for it, and what is shown.
+
+`app` names them, and `commands` has one module for each. A command imports what its body needs when
+it runs, so asking for help loads no Trio.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +16,13 @@ def main() -> None:
 
 def server_main() -> None:
     """Run `tls-tunnel-server`: the command `server` as a program of its own."""
-    from tunnel.cli.app import single
+    from tunnel.cli.app import run_single
 
-    single("server")
+    run_single("server")
 
 
 def client_main() -> None:
     """Run `tls-tunnel-client`: the command `client` as a program of its own."""
-    from tunnel.cli.app import single
+    from tunnel.cli.app import run_single
 
-    single("client")
+    run_single("client")

@@ -1,10 +1,11 @@
-"""Configuration files: reading one for a program that starts, checking one for a person."""
+"""Configuration files: reading one for a program, checking one for a person, writing one back."""
 
 from __future__ import annotations
 
 import itertools
 import logging
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeAlias, TypeVar
@@ -31,12 +32,12 @@ from tunnel.protocol.keys import KeyFormatError, Verifier, is_generated_key
 logger = logging.getLogger(__name__)
 
 C = TypeVar("C", ServerConfig, ClientConfig)
-#: What has a key.
+#: A table that has a key.
 Entry: TypeAlias = ServerConfig | ClientConfig | IdentityConfig
-#: What has a secret.
+#: A table that may have a visitor secret.
 Visited: TypeAlias = ProxyConfig | VisitorConfig
 
-#: The keys that name a file which must be there when the program starts, and which are secret.
+#: The keys that name a file which must be there when the program starts; whether it is secret.
 FILES = {
     "cert_path": False,
     "key_path": True,
@@ -49,7 +50,10 @@ FILES = {
 
 
 def load_server(path: Path) -> ServerConfig:
-    """The server's configuration; logs what is odd in it.
+    """Load a server's configuration, with what the environment says; log its warnings.
+
+    Args:
+      path: the file.
 
     Raises:
       ConfigError: it has faults.
@@ -60,7 +64,10 @@ def load_server(path: Path) -> ServerConfig:
 
 
 def load_client(path: Path) -> ClientConfig:
-    """The client's configuration; logs what is odd in it.
+    """Load a client's configuration, with what the environment says; log its warnings.
+
+    Args:
+      path: the file.
 
     Raises:
       ConfigError: it has faults.
@@ -71,7 +78,10 @@ def load_client(path: Path) -> ClientConfig:
 
 
 def check(path: Path) -> Report:
-    """All that is to be said about a file, and about the files that it names.
+    """Find every error and warning of a file, and of the files that it names.
+
+    Args:
+      path: the file. Whether it is a server's or a client's is seen from its tables.
 
     Raises:
       StoreError: it cannot be read.
@@ -86,19 +96,15 @@ def check(path: Path) -> Report:
     return Report(kind, tuple(errors), tuple(warnings))
 
 
-def check_or_report(path: Path) -> Report:
-    """The same where only a report will do: that the file cannot be read is its one fault."""
-    try:
-        return check(path)
-    except StoreError as error:
-        return Report(None, (Fault(None, None, str(error)),), ())
-
-
 def read_text(path: Path, kind: str = "server|client") -> str:
-    """The text of a configuration; `kind` is whose, to say how one is made.
+    """Read the text of a configuration.
+
+    Args:
+      path: the file.
+      kind: whose it is, for the error that says how to make one.
 
     Raises:
-      StoreError: there is no such file, or it is not text.
+      StoreError: the file is not there, cannot be read, or is not UTF-8.
     """
     try:
         return path.read_bytes().decode()
@@ -112,6 +118,25 @@ def read_text(path: Path, kind: str = "server|client") -> str:
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise StoreError(f"{path}:{line}: this is not UTF-8 text") from error
+
+
+def rewrite(path: Path, text: str) -> None:
+    """Write another text into a file, whole or not at all.
+
+    The file keeps its mode, and a link to it stays a link.
+
+    Args:
+      path: the file, which is there.
+      text: what it holds from now on.
+
+    Raises:
+      StoreError: it cannot be written, or belongs to another user.
+    """
+    path = path.resolve()
+    before = path.stat()
+    if before.st_uid != os.geteuid():
+        raise StoreError(f"{path} belongs to another user, who would lose it: edit it as that user")
+    store.write_atomic(store.File(path, text.encode(), stat.S_IMODE(before.st_mode)))
 
 
 def _usable(path: Path, loaded: Loaded[C]) -> C:
@@ -161,7 +186,7 @@ def _identities(value: ServerConfig | ClientConfig) -> tuple[IdentityConfig, ...
 def _exposure(path: Path, value: ServerConfig | ClientConfig) -> Iterator[Fault]:
     """A warning if the file holds the key and others can read it."""
     own = value.auth_key is not None and "TLS_TUNNEL_AUTH_KEY" not in os.environ
-    # Of a verifier, too, a stranger could make something: see `Verifier.to_text`.
+    # A verifier is a secret as well: see `Verifier.to_text`.
     others = any(entry.auth_key or entry.verifier for entry in _identities(value))
     secret = any(visited.visitor_secret for visited in _visited(value).values())
     if (own or others or secret) and (problem := store.exposed(path)):

@@ -1,4 +1,7 @@
-"""What all commands share: the global options, before or after the command, and how one fails."""
+"""What commands share: the global options, the options that several have, and how a command fails.
+
+The global options may stand before or after the name of the command.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,13 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, TextIO
 
 import attrs
 import typer
 
+from tunnel import limits
 from tunnel._version import __version__
 from tunnel.errors import ConfigError, Fault, TunnelError
 from tunnel.model import Address
@@ -30,9 +35,22 @@ class Form(enum.StrEnum):
     JSON = "json"
 
 
+class Kind(enum.StrEnum):
+    """Whose configuration."""
+
+    SERVER = "server"
+    CLIENT = "client"
+
+
 @attrs.define
 class Settings:
-    """What the global options said, wherever they stood."""
+    """What the global options said, wherever they stood.
+
+    Args:
+      verbosity: how often `-v` was given.
+      quiet: whether `-q` was given; it goes before `-v`.
+      log_format: None to go by the environment.
+    """
 
     verbosity: int = 0
     quiet: bool = False
@@ -91,9 +109,14 @@ _SHARED = {
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the global options, and an end for people: no traceback, exit status 1.
+    """Give a command the global options, and turn its errors into messages for people.
 
-    If the function takes `ctx`, then `ctx.obj` is the `Settings` that they add up to.
+    A `TunnelError` is printed without a traceback, and the exit status is 1. Any other exception
+    is a bug of ours: it passes, and Python prints its traceback.
+
+    Args:
+      function: the command, as Typer takes it. If it has a parameter `ctx`, then `ctx.obj` is the
+        `Settings` that the global options add up to.
     """
     signature = inspect.signature(function, eval_str=True)
 
@@ -104,7 +127,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         verbose: int,
         quiet: bool,
         log_format: Form | None,
-        version: bool,  # noqa: ARG001 its callback has done everything
+        version: bool,  # noqa: ARG001  # its callback has done everything
         **own: object,
     ) -> None:
         settings = ctx.ensure_object(Settings)
@@ -126,7 +149,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def given(ctx: typer.Context, name: str) -> bool:
-    """True if the command line says this parameter, and it is no default."""
+    """Whether a parameter was given on the command line, and is not its default."""
     source = ctx.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
 
@@ -138,7 +161,11 @@ def complain(text: str) -> None:
 
 
 def start_logging(settings: Settings, stream: TextIO | None = None) -> None:
-    """Log to a stream, or to stderr, as the command line, else the environment, says.
+    """Begin to log in the format that the command line, else the environment, says.
+
+    Args:
+      settings: what the command line says.
+      stream: where to; None for stderr.
 
     Raises:
       ConfigError: the environment asks for a format that does not exist.
@@ -159,8 +186,48 @@ def start_logging(settings: Settings, stream: TextIO | None = None) -> None:
     )
 
 
+# --- Options of several commands ------------------------------------------------------------
+
+
+def _parse_server(text: str) -> Address:
+    return parse_address(text, limits.SERVER_PORT)
+
+
+Config = Annotated[
+    Path,
+    # Typer does not look whether the file can be read: our own error says what to do about it.
+    typer.Option("--config", "-c", metavar="FILE", readable=False, help="The configuration."),
+]
+Server = Annotated[
+    Address | None,
+    typer.Option(
+        parser=_parse_server,
+        metavar="HOST[:PORT]",
+        help="Where clients reach the server (port 8443).",
+    ),
+]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")]
+FormOption = Annotated[Form, typer.Option("--format", "-f", help="For people or for programs.")]
+JoinText = Annotated[
+    str | None,
+    typer.Option("--join", metavar="STRING", help="The server's join string; - is standard input."),
+]
+JoinFile = Annotated[
+    Path | None,
+    # As with `Config`, the error of a file that cannot be read is ours.
+    typer.Option("--join-file", metavar="FILE", readable=False, help="Or a file that holds it."),
+]
+Save = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Also write what this line says as a file.")
+]
+
+
 def parse_address(text: str, default_port: int) -> Address:
-    """HOST, HOST:PORT, [IPv6]:PORT or a bare IPv6 address.
+    """Parse HOST, HOST:PORT, [IPv6]:PORT or a bare IPv6 address.
+
+    Args:
+      text: what was typed.
+      default_port: the port where the text has none.
 
     Raises:
       typer.BadParameter: it is none of these.

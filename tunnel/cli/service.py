@@ -1,4 +1,8 @@
-"""What a unit has to say so that a server or a client can run as a service on this machine."""
+"""What a unit has to say so that a server or a client can run as a service on this machine.
+
+`tunnel.ops.units` writes the text of the unit; here is what depends on the configuration, the
+permissions of files and where this program is installed.
+"""
 
 from __future__ import annotations
 
@@ -16,19 +20,27 @@ from tunnel.config.model import ClientConfig, Kind, ServerConfig
 from tunnel.errors import TunnelError
 from tunnel.ops.units import Service, name_fault, path_fault
 
-#: What the service sees as empty.
+#: Directories that the service sees as empty (`ProtectHome=`, systemd.exec(5)).
 _HOMES = (Path("/home"), Path("/root"), Path("/run/user"))
-#: And where it has files of its own.
+#: And those of which it has its own (`PrivateTmp=`).
 _HIDDEN = (*_HOMES, Path("/tmp"), Path("/var/tmp"))  # noqa: S108  # nothing is written there
+#: A port below needs `CAP_NET_BIND_SERVICE` (capabilities(7)).
 _FIRST_FREE_PORT = 1024
 
 
 def describe(
     kind: str, config: Path, *, name: str, own: bool = False, group: str | None = None
 ) -> Service:
-    """What a unit for this configuration has to say.
+    """Find what the unit for a configuration has to say.
 
-    The environment counts for nothing: the service will not have it.
+    The environment does not count, for the service will not have it.
+
+    Args:
+      kind: "server" or "client".
+      config: the file.
+      name: the unit's, without `.service`.
+      own: it is for the systemd of this user, not of the system.
+      group: it may read the files, and the service joins it; None to hand the service copies.
 
     Raises:
       ConfigError: the configuration has faults.
@@ -69,10 +81,14 @@ def _load(kind: str, path: Path) -> ServerConfig | ClientConfig:
 
 
 def _files(value: ServerConfig | ClientConfig, beside: Path) -> Iterator[Path]:
-    """The files that a configuration names, each once; all must be there.
+    """The files that a configuration names, each once.
+
+    Args:
+      value: the configuration.
+      beside: the directory that its paths are relative to.
 
     Raises:
-      TunnelError: one is not.
+      TunnelError: one is not there.
     """
     if isinstance(value, ServerConfig):
         tables: tuple[object, ...] = value.clients
@@ -86,6 +102,11 @@ def _files(value: ServerConfig | ClientConfig, beside: Path) -> Iterator[Path]:
 
 
 def _check_state(value: ServerConfig | ClientConfig, config: Path, name: str) -> None:
+    """Go on only if the state is where a service of the system may write.
+
+    Raises:
+      TunnelError: it is not.
+    """
     if value.state_dir is not None:
         raise TunnelError(
             f"{config}: state_dir = {value.state_dir!r}: a service keeps its state in "
@@ -95,6 +116,11 @@ def _check_state(value: ServerConfig | ClientConfig, config: Path, name: str) ->
 
 
 def _check_readable(files: Iterable[Path], group: str) -> None:
+    """Go on only if members of a group can read the files, where links lead to, too.
+
+    Raises:
+      TunnelError: they cannot, or there is no such group; says how to change that.
+    """
     import grp
 
     try:
@@ -115,14 +141,18 @@ def _check_readable(files: Iterable[Path], group: str) -> None:
 
 
 def _lets(path: Path, group: int, of_group: int, of_others: int) -> bool:
+    """Whether a member of a group may do something: one bit of the mode for it, one for others."""
     found = path.stat()
     return bool(found.st_mode & (of_group if found.st_gid == group else of_others))
 
 
 def closed_directories(files: Iterable[Path]) -> list[Path]:
-    """The outermost directories on the way to files (and to what links lead to) that bar others.
+    """Find the outermost directory on the way to each file that other users cannot enter.
 
-    What is in a home is left out: the service sees no homes at all.
+    A directory in a home is left out, for the service sees no homes at all.
+
+    Args:
+      files: absolute paths. Where one is a link, the way to what it leads to counts as well.
     """
     found: dict[Path, None] = {}
     for file in files:
@@ -150,6 +180,7 @@ def _hidden_sockets(value: ServerConfig | ClientConfig) -> Iterator[Path]:
 
 
 def _wants_low_ports(value: ServerConfig | ClientConfig) -> bool:
+    """Whether the program listens on a port below 1024, or may have to for one of its clients."""
     if isinstance(value, ClientConfig):
         ports = [value.stats_port, *(visitor.bind_port for visitor in value.visitors)]
     else:
@@ -160,7 +191,7 @@ def _wants_low_ports(value: ServerConfig | ClientConfig) -> bool:
 
 
 def program() -> tuple[str, ...]:
-    """How this installation is started, wherever it is."""
+    """The beginning of the command line that starts this installation, wherever it is."""
     script = Path(sysconfig.get_path("scripts"), "tls-tunnel")
     if os.access(script, os.X_OK):
         return (str(script),)
@@ -168,10 +199,10 @@ def program() -> tuple[str, ...]:
 
 
 def unreachable() -> str | None:
-    """Why a service of the system could not start this program, or None."""
+    """Why a service of the system, which runs as another user, could not start us; or None."""
     for path in map(Path, (program()[0], sys.executable, sys.prefix, sys.base_prefix)):
         real = path.resolve()
-        # (A file of the installation may lead elsewhere: both ways must be open.)
+        # A file of the installation may be a link that leads elsewhere. Both ways must be open.
         for each in (path, real):
             if _within(each, _HOMES) or any(map(_bars_others, each.parents)):
                 return (

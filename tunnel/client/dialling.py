@@ -8,9 +8,10 @@ from typing import Protocol
 
 import trio
 
+from tunnel.events import EventStream
 from tunnel.model import ResetCode
-from tunnel.net.account import Account, Audit
-from tunnel.net.carrier import Visit
+from tunnel.net.account import Account
+from tunnel.net.carrier import CarriedConnection
 from tunnel.net.endpoint import Endpoint
 from tunnel.net.incoming import IncomingEndpoint
 from tunnel.net.link import Link
@@ -34,18 +35,18 @@ class Visited(Protocol):
 class DiallingEndpoint(IncomingEndpoint):
     """Parks what comes until there is a local connection."""
 
-    __slots__ = ("_account", "_audit", "_proxies", "_scope")
+    __slots__ = ("_account", "_events", "_proxies", "_scope")
 
     def __init__(
         self,
         link: Link,
         stream_id: int,
         proxies: Mapping[int, Visited],
-        audit: Audit | None = None,
+        events: EventStream | None = None,
     ) -> None:
         super().__init__(link, stream_id)
         self._proxies = proxies
-        self._audit = audit
+        self._events = events
         self._account: Account | None = None
         self._scope: trio.CancelScope | None = None
 
@@ -59,8 +60,8 @@ class DiallingEndpoint(IncomingEndpoint):
         # By the id alone, to what this client's own file says: never to an address from the wire.
         number = preamble.proxy_id
         proxy = None if number is None else self._proxies.get(number)
-        if self._audit is not None:
-            self._account = _account(self._audit, proxy, preamble)
+        if self._events is not None and self._events.wants_visitors:
+            self._account = _account(self._events, proxy, preamble)
         if proxy is None:
             self.refuse(ResetCode.UNKNOWN_PROXY)
         else:
@@ -79,13 +80,13 @@ class DiallingEndpoint(IncomingEndpoint):
         if self._account is not None:
             self._account.close(code)
 
-    def connected(self, sock: socket.socket, visit: Visit) -> None:
+    def connected(self, sock: socket.socket, visit: CarriedConnection) -> None:
         """There is one: the carrier takes over, with what is parked. Flush the link after it."""
         self.link.carrier.adopt(
             sock, self.stream_id, self.audited(visit), parked=self.parked, finished=self.finished
         )
 
-    def audited(self, visit: Visit) -> Visit:
+    def audited(self, visit: CarriedConnection) -> CarriedConnection:
         """The same visit, for whoever carries it: told to the audit if there is one."""
         if self._account is not None:
             visit.counters, visit.on_end = self._account, self._account.close
@@ -95,12 +96,12 @@ class DiallingEndpoint(IncomingEndpoint):
 Accept = Callable[[Link, int], Endpoint]
 
 
-def accept_visitors(proxies: Mapping[int, Visited], audit: Audit | None = None) -> Accept:
-    """What a link does with the streams that the server opens; `audit` is told of each visitor."""
-    return lambda link, stream_id: DiallingEndpoint(link, stream_id, proxies, audit)
+def accept_visitors(proxies: Mapping[int, Visited], events: EventStream | None = None) -> Accept:
+    """What a link does with the streams that the server opens; `events` is told of visitors."""
+    return lambda link, stream_id: DiallingEndpoint(link, stream_id, proxies, events)
 
 
-def _account(audit: Audit, proxy: Visited | None, preamble: Preamble) -> Account:
+def _account(events: EventStream, proxy: Visited | None, preamble: Preamble) -> Account:
     name, counters = ("", Counters()) if proxy is None else (proxy.name, proxy.counters)
     connection = preamble.connection_id.hex()
-    return Account(audit, name, "", connection, preamble.source, counters, published_here=False)
+    return Account(events, name, "", connection, preamble.source, counters, published_here=False)

@@ -13,7 +13,7 @@ from tunnel import limits
 from tunnel.client.dialling import DiallingEndpoint
 from tunnel.client.proxy import LocalProxy
 from tunnel.model import Address, ResetCode
-from tunnel.net.carrier import Carrier, Visit
+from tunnel.net.carrier import CarriedConnection, Carrier
 from tunnel.net.muxstream import MuxStream
 from tunnel.protocol.preamble import Preamble
 
@@ -68,14 +68,16 @@ class HandledProxy(LocalProxy):
             endpoint.refuse(ResetCode.LIMIT)  # handlers may outlive their visitors
         else:
             connection = preamble.connection_id.hex()
-            visit = Visit(self.name, connection, self.counters, ResetCode.LOCAL_RESET)
+            visit = CarriedConnection(self.name, connection, self.counters, ResetCode.LOCAL_RESET)
             stream = _stream(endpoint)
             visit = endpoint.audited(visit)
             stream.counters = visit.counters
             peer = Peer(preamble.source, preamble.guest, connection, preamble.destination)
             self.handlers.start_soon(self._serve, stream, peer, visit, endpoint.link.carrier)
 
-    async def _serve(self, stream: MuxStream, peer: Peer, visit: Visit, carrier: Carrier) -> None:
+    async def _serve(
+        self, stream: MuxStream, peer: Peer, visit: CarriedConnection, carrier: Carrier
+    ) -> None:
         """One visitor, from here to its end."""
         code: ResetCode | None = ResetCode.CANCELLED
         self._running += 1

@@ -26,7 +26,7 @@ from tunnel.events import (
     OwnProxyRejected,
 )
 from tunnel.model import Address, ResetCode, within
-from tunnel.net.carrier import Visit
+from tunnel.net.carrier import CarriedConnection
 from tunnel.net.dial import (
     begin_connect,
     connect_address,
@@ -346,7 +346,9 @@ class LocalProxy:
                 sock.close()
                 endpoint.refuse(ResetCode.LOCAL_RESET)
                 return
-        visit = Visit(self.name, preamble.connection_id.hex(), self.counters, ResetCode.LOCAL_RESET)
+        visit = CarriedConnection(
+            self.name, preamble.connection_id.hex(), self.counters, ResetCode.LOCAL_RESET
+        )
         endpoint.connected(sock, visit)
 
     def _complain(self, error: Exception) -> None:

@@ -49,7 +49,7 @@ async def run_client(
       LinkLost, Refused, RemoteProtocolError: why an attempt or a session ended, where
         `Client.gives_up` says so.
     """
-    state = AsyncValue(ClientState.CONNECTING)
+    state = client.state
     # Not a secret: it only keeps clients from coming back in step.
     backoff = Backoff(random.random)
     detector = SleepDetector()

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import attrs
 import trio
+from trio_util import AsyncValue
 
 from tunnel.client.dialling import accept_visitors
 from tunnel.client.proxy import LocalProxy
@@ -19,7 +20,6 @@ from tunnel.client.visit_port import VisitPort
 from tunnel.errors import RemoteProtocolError, TunnelError
 from tunnel.eventlog import logged_events
 from tunnel.events import End, EndReason, EventStream, OwnProxyRemoved, ServerStopping
-from tunnel.net.account import Audit
 from tunnel.net.clock import SleepDetector, sleep_while_awake
 from tunnel.net.control import Control
 from tunnel.net.link import Link
@@ -40,6 +40,7 @@ from tunnel.protocol.messages import (
     Target,
     Unknown,
 )
+from tunnel.views import ClientState
 from tunnel.yamux import Role
 
 logger = logging.getLogger(__name__)
@@ -70,12 +71,14 @@ class Client:
     visit_ports: tuple[VisitPort, ...] = attrs.field(default=(), kw_only=True)
     events: EventStream = attrs.field(factory=logged_events, kw_only=True)
     gives_up: Callable[[TunnelError], bool] = attrs.field(default=lambda _: False, kw_only=True)
-    #: Told of every visitor; None for nobody.
-    audit: Audit | None = attrs.field(default=None, init=False)
     #: The server that answered last, as it was dialled.
     host: str | None = attrs.field(default=None, init=False)
     #: Made once per process: tells a restart from a reconnect.
     instance_id: str = attrs.field(factory=lambda: secrets.token_hex(16), init=False)
+    #: Where the reconnect loop is.
+    state: AsyncValue[ClientState] = attrs.field(
+        factory=lambda: AsyncValue(ClientState.CONNECTING), init=False
+    )
     #: The session that lives, once it is connected; None while there is none.
     session: ClientSession | None = attrs.field(default=None, init=False)
     #: Cancelled to try at once, and not after a delay.
@@ -189,7 +192,7 @@ class ClientSession:
             tls,
             Role.CLIENT,
             settings,
-            accept_visitors(self._proxies, client.audit),
+            accept_visitors(self._proxies, client.events),
             carrier=client.settings.carrier,
             early=self._agreement.early,
         )

@@ -10,59 +10,19 @@ from __future__ import annotations
 import hmac
 import secrets
 import socket
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import attrs
 import trio
 
-from tunnel import limits, store
-from tunnel.config import ClientConfig, ProxyConfig, VisitorConfig
-from tunnel.errors import ConfigError, Fault, TunnelError
+from tunnel import limits
 from tunnel.model import ResetCode
-from tunnel.net.carrier import Visit
+from tunnel.net.carrier import CarriedConnection
 from tunnel.net.endpoint import Endpoint
 from tunnel.net.link import Link
 from tunnel.net.transport import reset_on_close
 from tunnel.protocol.preamble import Preamble
-from tunnel.protocol.visiting import VISIT_MAC_SIZE, VISIT_NONCE_SIZE, Visitation, visit_key
-
-
-def visit_keys(
-    config: ClientConfig, source: Path | None
-) -> tuple[list[bytes | None], list[bytes | None]]:
-    """The keys of the secrets of all proxies, and of all visitors; None for those without.
-
-    Each secret that a person made up takes a tenth of a second, however often it is used.
-
-    Args:
-      config: what the file says.
-      source: the file, which its paths are relative to.
-
-    Raises:
-      ConfigError: one cannot be used; says which.
-    """
-    known: dict[str, bytes] = {}
-
-    def keys(table: str, entries: Iterable[ProxyConfig | VisitorConfig]) -> Iterator[bytes | None]:
-        for index, entry in enumerate(entries):
-            try:
-                secret = _secret(entry, store.directory_of(source))
-                if secret is not None and secret not in known:
-                    known[secret] = visit_key(secret)
-            except TunnelError as error:
-                fault = Fault(None, f"{table}[{index}].visitor_secret", str(error))
-                raise ConfigError(str(source or "configuration"), [fault]) from error
-            yield None if secret is None else known[secret]
-
-    return list(keys("proxies", config.proxies)), list(keys("visitors", config.visitors))
-
-
-def _secret(entry: ProxyConfig | VisitorConfig, beside: Path) -> str | None:
-    if entry.visitor_secret_file is None:
-        return entry.visitor_secret
-    return store.read_auth_key(store.resolve(entry.visitor_secret_file, beside=beside))
-
+from tunnel.protocol.visiting import VISIT_MAC_SIZE, VISIT_NONCE_SIZE, Visitation
 
 # --- The owner --------------------------------------------------------------------------------
 
@@ -178,7 +138,12 @@ class ProvingEndpoint(Endpoint):
     __slots__ = ("_expected", "_got", "_link", "_scope", "_stream_id", "_visit", "_visitor")
 
     def __init__(
-        self, link: Link, stream_id: int, visitor: socket.socket, visit: Visit, expected: bytes
+        self,
+        link: Link,
+        stream_id: int,
+        visitor: socket.socket,
+        visit: CarriedConnection,
+        expected: bytes,
     ) -> None:
         self._link = link
         self._stream_id = stream_id

@@ -14,9 +14,8 @@ from trio_util import AsyncValue
 
 from tunnel import limits
 from tunnel.client.visit_auth import ProvingEndpoint
-from tunnel.config import VisitorConfig
 from tunnel.model import Address, ResetCode
-from tunnel.net.carrier import Visit
+from tunnel.net.carrier import CarriedConnection
 from tunnel.net.link import Link
 from tunnel.net.listen import (
     Shortage,
@@ -187,7 +186,7 @@ class VisitPort:
         proof, expected = self._proofs(target, name)
         stream_id = link.open_stream()
         link.send(stream_id, build_visit_preamble(source, destination, number, connection, proof))
-        visit = Visit(
+        visit = CarriedConnection(
             self.name,
             connection.hex(),
             self.counters,
@@ -246,20 +245,3 @@ class VisitPort:
             self._quiet_until = now + limits.LOCAL_COMPLAINT_INTERVAL
             extra = {"proxy": self.name, "connection": connection.hex(), "reason": reason}
             logger.warning("Visit refused", extra=extra | ({"remedy": remedy} if remedy else {}))
-
-
-def make_visit_port(config: VisitorConfig, visit_key: bytes | None) -> VisitPort:
-    """A port of the configuration, that does not listen yet.
-
-    Args:
-      config: one of its `[[visitors]]`.
-      visit_key: from its secret; None if it has none.
-    """
-    return VisitPort(
-        config.name,
-        config.publish_port,
-        config.bind_addr,
-        config.bind_port,
-        config.owner or "",
-        visit_key=visit_key,
-    )

@@ -1,11 +1,11 @@
-"""A client inside of another program: connected, and asked to publish one thing after the other."""
+"""A client inside another program: connected, and asked to publish one thing after the other."""
 
 from __future__ import annotations
 
 import functools
 import ipaddress
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,17 +15,19 @@ import trio
 from trio_util import AsyncValue
 
 from tunnel import limits
-from tunnel.api import make_client, make_proxy, run_made_client
+from tunnel.api import observed_client
 from tunnel.client.handler import HandledProxy, Handler
 from tunnel.client.proxy import LocalProxy, ProxyStatus
+from tunnel.client.run import run_client
 from tunnel.client.state import Client
 from tunnel.client.visit_port import VisitPort
+from tunnel.compose import make_client, make_proxy
 from tunnel.config import ClientConfig, ProxyConfig
 from tunnel.errors import ConfigError, Fault, PublishError, Refused, TunnelError, Untrusted
 from tunnel.library.arguments import Target, local_address, proxy_config
 from tunnel.library.configurations import ConfigurationSource, client_config
-from tunnel.library.nursery import open_collapsing_nursery
 from tunnel.model import ANY, Address, RefusalCode
+from tunnel.net.nursery import open_collapsing_nursery, started_shielded
 from tunnel.protocol.messages import Bound, Rejected
 from tunnel.views import ClientHandle, ClientState, ProxyStatistics
 
@@ -54,7 +56,7 @@ async def connect(
     Args:
       where: a join string, a configuration, or the file of one. A client of a file is known to the
         server again after a restart; others are new ones every time.
-      name: what the server's logs call this client; the host's name if nobody says.
+      name: what the server's logs call this client; the host's name if it is None.
       reconnect: connect again whenever the connection is lost.
 
     Raises:
@@ -64,56 +66,66 @@ async def connect(
       LinkLost: without `reconnect`: it could not be reached, or was lost, which cancels the block.
     """
     config, source = client_config(where, name)
+    retries = Retries(reconnect=reconnect)
+    make = functools.partial(make_client, config, source, gives_up=retries.gives_up)
     # A key that a person made up takes a tenth of a second.
-    client = await trio.to_thread.run_sync(make_client, config, source)
-    async with open_link(client, config, source, reconnect=reconnect) as link:
+    client = await trio.to_thread.run_sync(make)
+    async with open_link(client, config, source, retries) as link:
         yield link
+
+
+@attrs.define(eq=False, kw_only=True)
+class Retries:
+    """Which errors end a client that `open_link` runs; `gives_up` is for its constructor.
+
+    Args:
+      reconnect: False if any does. Otherwise only one that no later attempt would change does, and
+        only before the first session: after that the server was the right one.
+    """
+
+    reconnect: bool
+    #: There has been a session.
+    connected: bool = attrs.field(default=False, init=False)
+
+    def gives_up(self, error: TunnelError) -> bool:
+        """True if the client is to end with this error."""
+        return not self.reconnect or (not self.connected and _is_final(error))
+
+
+def _is_final(error: TunnelError) -> bool:
+    return isinstance(error, Untrusted) or (isinstance(error, Refused) and error.code in _FINAL)
 
 
 @asynccontextmanager
 async def open_link(
-    client: Client, config: ClientConfig, source: Path | None, *, reconnect: bool
+    client: Client, config: ClientConfig, source: Path | None, retries: Retries
 ) -> AsyncIterator[ClientLink]:
-    """The same for a client that was made, and not run yet."""
-    connected = False
-    client.gives_up = lambda error: not reconnect or (not connected and _is_final(error))
-    run = functools.partial(run_made_client, client, config, source=source)
-    async with open_collapsing_nursery() as nursery, _outliving(nursery, run) as handle:
+    """Run a client for as long as the block lasts; see `connect`.
+
+    Args:
+      client: made from the configuration, and not run yet.
+      config: the configuration.
+      source: the file, which its paths are relative to.
+      retries: what the client asks whether it gives up.
+
+    Raises:
+      TunnelError: why the client ended, where its `gives_up` said that it does.
+    """
+
+    async def run(*, task_status: trio.TaskStatus[ClientHandle]) -> None:
+        async with observed_client(client, config, source):
+            await run_client(client, task_status=task_status)
+
+    # Cancelling the block must not cancel the client with it: what leaves the block, such as a
+    # proxy that is withdrawn, has something to tell the server.
+    async with open_collapsing_nursery() as nursery, started_shielded(nursery, run) as handle:
         link = ClientLink(handle.state, client, config)
         with ExitStack() as noted:
             for proxy in client.proxies:
                 noted.enter_context(link.noting(proxy))
             await handle.state.wait_value(ClientState.CONNECTED)
-            connected = True
+            retries.connected = True
             yield link
-
-
-@asynccontextmanager
-async def _outliving(
-    nursery: trio.Nursery, run: Callable[..., Awaitable[None]]
-) -> AsyncIterator[ClientHandle]:
-    """Run the client until the block has ended, however it ends.
-
-    Cancelling the block must not cancel the client with it: what leaves the block has something to
-    tell the server.
-    """
-    scope = trio.CancelScope()
-
-    async def life(task_status: trio.TaskStatus[ClientHandle]) -> None:
-        with scope:
-            await run(task_status=task_status)
-
-    handle = await nursery.start(life)
-    # Not before: a task that is being started where all is cancelled must end, and would not.
-    scope.shield = True
-    try:
-        yield handle
-    finally:
-        scope.cancel()
-
-
-def _is_final(error: TunnelError) -> bool:
-    return isinstance(error, Untrusted) or (isinstance(error, Refused) and error.code in _FINAL)
 
 
 @attrs.define(eq=False)
@@ -168,8 +180,8 @@ class ClientLink:
           to: or a local service: a port, "host:port", "unix:/path".
           name: names it in logs, on both sides; unique in this client.
           host: the address of the server to publish on.
-          allow_from: the networks that may visit; none is everybody.
-          proxy_protocol: "v1" or "v2" to tell a local service who visits.
+          allow_from: the networks that may visit; without any, all may.
+          proxy_protocol: "v1" or "v2" to tell a local service where visitors come from.
           wait: if the port is busy wait for it, instead of raising.
 
         Raises:
@@ -250,8 +262,8 @@ class ClientLink:
     def noting(self, proxy: LocalProxy) -> Iterator[None]:
         """Keep `published` true about a proxy, for as long as the block lasts.
 
-        It changes with the proxy's status, at once: a task would come too late for whoever looks
-        when `state` says that the client is connected again.
+        It changes with the proxy's status, at once: with a task, `published` could lag behind when
+        `state` says that the client is connected again.
         """
         with proxy.status.open_transform(functools.partial(self._note, proxy)):
             try:
@@ -290,7 +302,7 @@ class ClientLink:
           ConfigError, PublishError: as `publish`.
           TunnelError: the application said that it cannot start.
         """
-        # A quarter of a second, only for whoever wants it.
+        # It takes a quarter of a second: only where it is used.
         from tunnel.library.asgi import asgi_handler
 
         async with asgi_handler(app) as handler:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
+from tunnel.events import how_ended
 from tunnel.model import ResetCode
-from tunnel.net.account import how
 from tunnel.stats import Counters, Meter
 
 if TYPE_CHECKING:
@@ -24,15 +24,21 @@ logger = logging.getLogger(__name__)
 
 
 @attrs.define(eq=False)  # not frozen, which takes twice the time: there is one for each connection
-class Visit:
-    """One visitor's connection, as far as counting and logging go."""
+class CarriedConnection:
+    """One visitor's connection, as far as counting and logging go.
+
+    Args:
+      proxy: the name of what is visited.
+      connection_id: what the logs of both sides call it.
+      counters: where its bytes are counted; an `Account` if somebody subscribed to visitors.
+      failure: what a failure of the socket means to the other side.
+      on_end: told how it ended, as `end` is.
+    """
 
     proxy: str
     connection_id: str
     counters: Counters | Meter
-    #: What a failure of the socket means to the other side.
     failure: ResetCode
-    #: Told how it ended, as `end` is.
     on_end: Callable[[ResetCode | None], None] | None = attrs.field(default=None, kw_only=True)
 
     def begin(self) -> None:
@@ -50,7 +56,11 @@ class Visit:
         if logger.isEnabledFor(logging.DEBUG):
             logger.debug(
                 "Connection ended",
-                extra={"proxy": self.proxy, "connection": self.connection_id, "how": how(code)},
+                extra={
+                    "proxy": self.proxy,
+                    "connection": self.connection_id,
+                    "how": how_ended(code),
+                },
             )
         if self.on_end is not None:
             self.on_end(code)
@@ -72,7 +82,7 @@ class Carrier(ABC):
         self,
         sock: socket.socket,
         stream_id: int,
-        visit: Visit,
+        connection: CarriedConnection,
         *,
         parked: bytes | bytearray = b"",
         finished: bool = False,
@@ -84,7 +94,7 @@ class Carrier(ABC):
         Args:
           sock: owned by the carrier from here.
           stream_id: an open stream of the link.
-          visit: who it is.
+          connection: who it is.
           parked: bytes of the stream that came before the socket was there.
           finished: the peer's end of the stream has come as well.
         """

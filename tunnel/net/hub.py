@@ -16,7 +16,7 @@ import trio
 
 from tunnel import limits
 from tunnel.model import ResetCode
-from tunnel.net.carrier import Carrier, Visit
+from tunnel.net.carrier import CarriedConnection, Carrier
 from tunnel.net.endpoint import Endpoint
 from tunnel.net.scratch import scratch
 from tunnel.net.transport import finish_on_close, reset_on_close
@@ -86,7 +86,7 @@ class Hub(Carrier):
         self,
         sock: socket.socket,
         stream_id: int,
-        visit: Visit,
+        connection: CarriedConnection,
         *,
         parked: bytes | bytearray = b"",
         finished: bool = False,
@@ -96,12 +96,12 @@ class Hub(Carrier):
         if not self._register(sock):
             self.link.reset(stream_id, ResetCode.LIMIT)
             sock.close()
-            visit.refused(ResetCode.LIMIT if self.link.carrying else ResetCode.LINK_LOST)
+            connection.refused(ResetCode.LIMIT if self.link.carrying else ResetCode.LINK_LOST)
             return
-        endpoint = SocketEndpoint(self, sock, stream_id, visit)
+        endpoint = SocketEndpoint(self, sock, stream_id, connection)
         self._sockets[sock.fileno()] = endpoint
         self.started()
-        visit.begin()
+        connection.begin()
         self.link.attach(stream_id, endpoint)
         if parked and (taken := endpoint.deliver(memoryview(parked))):
             self.link.consumed(stream_id, taken)
@@ -145,6 +145,7 @@ class SocketEndpoint(Endpoint):
     """
 
     __slots__ = (
+        "_connection",
         "_hub",
         "_link",
         "_mask",
@@ -154,15 +155,16 @@ class SocketEndpoint(Endpoint):
         "_shut",
         "_sock",
         "_stream_id",
-        "_visit",
     )
 
-    def __init__(self, hub: Hub, sock: socket.socket, stream_id: int, visit: Visit) -> None:
+    def __init__(
+        self, hub: Hub, sock: socket.socket, stream_id: int, connection: CarriedConnection
+    ) -> None:
         self._hub = hub
         self._link = hub.link
         self._sock = sock
         self._stream_id = stream_id
-        self._visit = visit
+        self._connection = connection
         #: What epoll watches the socket for; None if it is not registered.
         self._mask: int | None = _READ
         #: Bytes of the stream that the socket has not taken.
@@ -179,7 +181,7 @@ class SocketEndpoint(Endpoint):
             self._read()
             return
         if events & _ERR:
-            self.fail(self._visit.failure)
+            self.fail(self._connection.failure)
             return
         if events & _OUT:
             self._send_parked()
@@ -204,10 +206,10 @@ class SocketEndpoint(Endpoint):
         except BlockingIOError:
             return
         except OSError:
-            self.fail(self._visit.failure)
+            self.fail(self._connection.failure)
             return
         if size:
-            self._visit.counters.read += size
+            self._connection.counters.read += size
             self._link.lend(self._stream_id, free[:size])
             self._hub.free = free[size:]
         else:
@@ -264,9 +266,9 @@ class SocketEndpoint(Endpoint):
         except BlockingIOError:
             return 0
         except OSError:
-            self.fail(self._visit.failure)
+            self.fail(self._connection.failure)
             return 0
-        self._visit.counters.delivered += sent
+        self._connection.counters.delivered += sent
         return sent
 
     # --- Ends --------------------------------------------------------------------------------
@@ -282,7 +284,7 @@ class SocketEndpoint(Endpoint):
             try:
                 self._sock.shutdown(socket.SHUT_WR)
             except OSError:
-                self.fail(self._visit.failure)
+                self.fail(self._connection.failure)
                 return
         self._shut = True
         self._close_if_done()
@@ -309,7 +311,7 @@ class SocketEndpoint(Endpoint):
         self._watch(None)
         self._hub.drop(self._sock.fileno())
         self._sock.close()
-        self._visit.end(code)
+        self._connection.end(code)
 
     # --- What epoll watches ------------------------------------------------------------------
 

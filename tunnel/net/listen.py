@@ -5,14 +5,16 @@ from __future__ import annotations
 import errno
 import logging
 import math
+import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 import trio
 
 from tunnel import limits
 from tunnel.model import ANY, Address
+from tunnel.net.link import Link
 from tunnel.net.transport import keep_alive, no_delay, plain_address
 
 logger = logging.getLogger(__name__)
@@ -40,37 +42,36 @@ def open_listeners(host: str, port: int) -> list[socket.socket]:
     Raises:
       OSError: it cannot be bound; nothing is left open.
     """
-    if host != ANY:
-        return [_listen(socket.AF_INET6 if ":" in host else socket.AF_INET, host, port)]
-    for _ in range(_PORT_TRIES if port == 0 else 1):
-        try:
-            return _listen_everywhere(port)
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise
-            busy = error
-    raise busy
-
-
-def _listen_everywhere(port: int) -> list[socket.socket]:
-    listeners: list[socket.socket] = []
-    missing: OSError | None = None
-    for family, host in _EVERYWHERE:
-        try:
-            listeners.append(_listen(family, host, port))
-        except OSError as error:
-            if error.errno not in _NO_SUCH_FAMILY:
-                close_all(listeners)
-                raise
-            missing = error
+    places = _EVERYWHERE if host == ANY else ((_family(host), host),)
+    failure = OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+    # A port that the system picked on IPv4 may be taken on IPv6; then another one is tried.
+    for _ in range(_PORT_TRIES if len(places) > 1 and port == 0 else 1):
+        listeners: list[socket.socket] = []
+        for family, address in places:
+            try:
+                listeners.append(_unbound(family))
+                listeners[-1].bind((address, listeners[0].getsockname()[1] or port))
+                listeners[-1].listen(limits.LISTEN_BACKLOG)
+            except OSError as error:
+                failure = error
+                if len(places) == 1 or error.errno not in _NO_SUCH_FAMILY:
+                    _close_unbound(listeners, everything=True)
+                    break
+                _close_unbound(listeners)
         else:
-            port = listeners[0].getsockname()[1]
-    if not listeners and missing is not None:
-        raise missing
-    return listeners
+            if listeners:
+                return listeners
+        if failure.errno != errno.EADDRINUSE:
+            break
+    raise failure
 
 
-def _listen(family: socket.AddressFamily, host: str, port: int) -> socket.socket:
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def _unbound(family: socket.AddressFamily) -> socket.socket:
+    """A socket with the options of every listener of ours."""
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
@@ -83,12 +84,18 @@ def _listen(family: socket.AddressFamily, host: str, port: int) -> socket.socket
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         keep_alive(sock)
         no_delay(sock)
-        sock.bind((host, port))
-        sock.listen(limits.LISTEN_BACKLOG)
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+def _close_unbound(listeners: list[socket.socket], *, everything: bool = False) -> None:
+    """Close, and forget, those that have no port: their family is one that the machine lacks."""
+    for sock in tuple(listeners):
+        if everything or not sock.getsockname()[1]:
+            sock.close()  # nobody waits for it yet
+            listeners.remove(sock)
 
 
 def close_all(listeners: list[socket.socket]) -> None:
@@ -171,3 +178,70 @@ class Shortage:
 def exhausted(error: OSError) -> bool:
     """True if the error says that descriptors or memory have run out."""
     return error.errno in _EXHAUSTED
+
+
+async def accept_loop(
+    listener: socket.socket,
+    accept: Callable[[socket.socket, Address], bool | None],
+    shortage: Shortage,
+    *,
+    ready: Callable[[], Awaitable[object]] | None = None,
+    done: Callable[[], None] = lambda: None,
+    **details: object,
+) -> None:
+    """Accept connections in bursts, until cancelled or until the listener is closed.
+
+    Args:
+      listener: who closes it is its owner, not this loop.
+      accept: called with each connection, which it owns from then on, and with whom it is from; a
+        true value ends the burst.
+      shortage: shared by those who are to take turns when descriptors have run out.
+      ready: waited for before each burst.
+      done: called after each burst, also after one that found no descriptor.
+      details: go into the log line about a shortage.
+
+    Raises:
+      trio.ClosedResourceError: the listener was closed by `close_all`.
+    """
+    while True:
+        await wait_connection(listener)
+        if ready is not None:
+            await ready()
+        try:
+            for sock, source in accept_burst(listener):
+                if accept(sock, source):
+                    break
+        except OSError as error:
+            # Those who came in do not wait for those who cannot.
+            done()
+            await shortage.wait(error, **details)
+        else:
+            done()
+            shortage.over()
+
+
+async def accept_visitors(
+    listener: socket.socket,
+    link: Link,
+    admit: Callable[[socket.socket, Address], None],
+    shortage: Shortage,
+    **details: object,
+) -> None:
+    """The same for visitors, each of whom takes a stream of a link that runs; early ones queue.
+
+    Args:
+      listener, shortage, details: as for `accept_loop`.
+      link: flushed after each burst.
+      admit: gives the visitor to the link's carrier, or closes it.
+    """
+
+    def accept(sock: socket.socket, source: Address) -> bool:
+        admit(sock, source)
+        return not link.can_open()
+
+    def done() -> None:
+        link.carrier.look()
+        link.flush()
+
+    await link.running.wait()
+    await accept_loop(listener, accept, shortage, ready=link.wait_can_open, done=done, **details)

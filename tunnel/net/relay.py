@@ -9,7 +9,7 @@ import trio
 
 from tunnel import limits
 from tunnel.model import ResetCode
-from tunnel.net.carrier import Carrier, Visit
+from tunnel.net.carrier import CarriedConnection, Carrier
 from tunnel.net.muxstream import MuxStream
 from tunnel.net.transport import finish_on_close, reset_on_close
 
@@ -24,7 +24,7 @@ class Relay(Carrier):
         self,
         sock: socket.socket,
         stream_id: int,
-        visit: Visit,
+        connection: CarriedConnection,
         *,
         parked: bytes | bytearray = b"",
         finished: bool = False,
@@ -33,21 +33,23 @@ class Relay(Carrier):
         reset_on_close(sock)
         if not self.link.carrying:
             sock.close()
-            visit.refused(ResetCode.LINK_LOST)
+            connection.refused(ResetCode.LINK_LOST)
             return
         stream = MuxStream(self.link, stream_id, parked=parked, finished=finished)
         self.link.attach(stream_id, stream.endpoint)
         self.started()
-        visit.begin()
-        self.link.spawn(self._carry, sock, stream, visit)
+        connection.begin()
+        self.link.spawn(self._carry, sock, stream, connection)
 
     def look(self) -> None:
         """See `Carrier`: each connection has a task of its own that looks."""
 
-    async def _carry(self, sock: socket.socket, stream: MuxStream, visit: Visit) -> None:
+    async def _carry(
+        self, sock: socket.socket, stream: MuxStream, connection: CarriedConnection
+    ) -> None:
         code: ResetCode | None = ResetCode.LINK_LOST
         try:
-            code = await _relay(stream, sock, visit)
+            code = await _relay(stream, sock, connection)
         finally:
             if code is None:
                 finish_on_close(sock)
@@ -56,14 +58,16 @@ class Relay(Carrier):
                 stream.reset(code)
             trio.lowlevel.notify_closing(sock)
             sock.close()
-            visit.end(code)
+            connection.end(code)
             self.ended()
 
 
-async def _relay(stream: MuxStream, sock: socket.socket, visit: Visit) -> ResetCode | None:
+async def _relay(
+    stream: MuxStream, sock: socket.socket, connection: CarriedConnection
+) -> ResetCode | None:
     """Carry both directions, each to its own end; None if both ended cleanly, else why not."""
     local = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
-    counters = visit.counters
+    counters = connection.counters
 
     async def outward() -> None:
         while data := await stream.receive_some():
@@ -88,5 +92,5 @@ async def _relay(stream: MuxStream, sock: socket.socket, visit: Visit) -> ResetC
             nursery.cancel_scope.cancel()
     except* trio.BrokenResourceError:
         by_peer = stream.endpoint.reset_code
-        code = visit.failure if by_peer is None else ResetCode.of(by_peer)
+        code = connection.failure if by_peer is None else ResetCode.of(by_peer)
     return code

@@ -9,7 +9,7 @@ at this one, and nobody else.
 from __future__ import annotations
 
 from tunnel.model import ResetCode
-from tunnel.net.carrier import Visit
+from tunnel.net.carrier import CarriedConnection
 from tunnel.net.endpoint import Endpoint
 from tunnel.net.link import Link
 
@@ -17,7 +17,7 @@ from tunnel.net.link import Link
 def splice(
     visiting: tuple[Link, int],
     owning: tuple[Link, int],
-    visit: Visit,
+    connection: CarriedConnection,
     *,
     parked: bytes | bytearray = b"",
     finished: bool = False,
@@ -27,11 +27,11 @@ def splice(
     Args:
       visiting: the link and stream of the visitor.
       owning: those of the proxy's owner.
-      visit: who it is.
+      connection: who it is.
       parked: what the visitor has sent already; not consumed yet.
       finished: he has sent everything.
     """
-    ends = Splice(visiting, owning, visit)
+    ends = Splice(visiting, owning, connection)
     ends.begin()
     if parked and (taken := ends.visitor.deliver(memoryview(parked))):
         ends.visitor.link.consumed(ends.visitor.stream_id, taken)
@@ -42,10 +42,12 @@ def splice(
 class Splice:
     """What both ends share."""
 
-    __slots__ = ("_over", "owner", "visit", "visitor")
+    __slots__ = ("_over", "connection", "owner", "visitor")
 
-    def __init__(self, visiting: tuple[Link, int], owning: tuple[Link, int], visit: Visit) -> None:
-        self.visit = visit
+    def __init__(
+        self, visiting: tuple[Link, int], owning: tuple[Link, int], connection: CarriedConnection
+    ) -> None:
+        self.connection = connection
         self.visitor = SpliceEnd(self, *visiting)
         self.owner = SpliceEnd(self, *owning)
         self.visitor.other, self.owner.other = self.owner, self.visitor
@@ -56,14 +58,14 @@ class Splice:
         for end in (self.visitor, self.owner):
             end.link.attach(end.stream_id, end)
             end.link.carrier.started()
-        self.visit.begin()
+        self.connection.begin()
 
     def passed(self, end: SpliceEnd, size: int) -> None:
         """Count bytes that went on."""
         if end is self.visitor:
-            self.visit.counters.read += size
+            self.connection.counters.read += size
         else:
-            self.visit.counters.delivered += size
+            self.connection.counters.delivered += size
 
     def finish_if_done(self) -> None:
         """Both directions have ended cleanly, perhaps."""
@@ -78,7 +80,7 @@ class Splice:
         for end in (self.visitor, self.owner):
             end.link.detach(end.stream_id)
             end.link.carrier.ended()
-        self.visit.end(code)
+        self.connection.end(code)
 
 
 class SpliceEnd(Endpoint):

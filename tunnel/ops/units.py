@@ -3,7 +3,7 @@
 Pure: values go in, text comes out (systemd.unit(5), systemd.exec(5)). What is on this machine is
 the caller's business.
 
-A service of the system runs as a user that exists only while it runs (`DynamicUser=`), who may read
+A service of the system runs as a user that exists only while it runs (`DynamicUser=`) and may read
 no secret file of root's. So the configuration and the files that it names are handed over as
 credentials, and bound to their own paths: inside, everything is where it is outside.
 """
@@ -28,8 +28,9 @@ STOP_RESERVE: Final = 20
 
 _MARK: Final = "# Written by tls-tunnel register; sha256:"
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-#: What a unit would read as something else than a part of a path.
-_UNSAFE: Final = re.compile(r"""[\s\\"'%$:;#]|[^\w./+,=~@-]""")
+#: What a unit would read as something else than a part of a path, even in quotes. A space at the
+#: end is cut off where a path is not quoted.
+_UNSAFE: Final = re.compile(r"[^\w ./+,=~@-]| $")
 
 
 @attrs.frozen(kw_only=True)
@@ -96,6 +97,11 @@ def _digest(body: str) -> str:
     return hashlib.sha256(body.encode()).hexdigest()
 
 
+def _quoted(word: object) -> str:
+    """A word of a line that systemd parts at spaces (systemd.syntax(7), "Quoting")."""
+    return f'"{word}"' if " " in str(word) else str(word)
+
+
 def _body(service: Service) -> Iterator[str]:
     yield from _unit(service)
     yield ""
@@ -120,7 +126,7 @@ def _unit(service: Service) -> Iterator[str]:
 
 def _process(service: Service) -> Iterator[str]:
     yield "Type=notify"
-    yield f"ExecStart={' '.join(service.command)}"
+    yield f"ExecStart={' '.join(map(_quoted, service.command))}"
     if service.own or service.group is not None:
         # (Credentials are copies of the start: there is nothing new to read in them.)
         yield "ExecReload=/bin/kill -HUP $MAINPID"
@@ -148,10 +154,10 @@ def _identity(service: Service) -> Iterator[str]:
 
 def _credentials(service: Service) -> Iterator[str]:
     for directory in service.closed:
-        yield f"TemporaryFileSystem={directory}:ro"
+        yield f"TemporaryFileSystem={_quoted(f'{directory}:ro')}"
     for number, file in enumerate((service.config, *service.files)):
-        yield f"LoadCredential=file{number}:{file}"
-        yield f"BindReadOnlyPaths=%d/file{number}:{file}"
+        yield f"LoadCredential=file{number}:{file}"  # up to the end of the line, as it is
+        yield f"BindReadOnlyPaths=%d/file{number}:{_quoted(file)}"
 
 
 def _walls(service: Service) -> Iterator[str]:
@@ -164,7 +170,7 @@ def _walls(service: Service) -> Iterator[str]:
     # An empty directory where homes are, or one that can be looked at if the files are there.
     yield f"ProtectHome={'tmpfs' if service.group is None else 'read-only'}"
     for directory in service.sockets:
-        yield f"BindReadOnlyPaths=-{directory}"
+        yield f"BindReadOnlyPaths={_quoted(f'-{directory}')}"
     yield from _WALLS
 
 

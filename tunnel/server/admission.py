@@ -1,181 +1,250 @@
-"""How much strangers may try, before a byte of theirs is read: plain arithmetic on networks.
+"""Which visitors may come in, and how many at once.
 
-Whatever is remembered of a network is in a table of fixed size. `now` is in seconds, of a clock
-that only moves forward.
+A visitor needs a place in each quota that counts it: that of the proxy, that of the identity which
+published it, that of the visitor's network. It is asked for before a stream is opened, and its
+places are taken and given back by `AdmittedConnection`, with the life of the connection.
 """
 
 from __future__ import annotations
 
-import ipaddress
-import math
-from collections import OrderedDict
-from typing import Generic, TypeVar
+import contextlib
+import logging
+import socket
+from collections.abc import Callable
+from typing import TypeAlias
 
 import attrs
 
 from tunnel import limits
-from tunnel.stats import Reason
+from tunnel.eventlog import logged_events
+from tunnel.events import EventStream, VisitorClosed, VisitorTurnedAway
+from tunnel.model import Address, Network, ResetCode, within
+from tunnel.net.account import Account
+from tunnel.net.carrier import CarriedConnection
+from tunnel.net.listen import Shortage
+from tunnel.net.transport import reset_on_close
+from tunnel.server.limited_events import LimitedEvents
+from tunnel.server.ratelimit import network
+from tunnel.stats import Counters, Reason, Tally
+from tunnel.views import Arrival
 
-_Value = TypeVar("_Value")
+logger = logging.getLogger(__name__)
 
+#: Asked for a visitor that may come in otherwise; a text refuses it. It must not wait.
+Judge: TypeAlias = Callable[[Arrival], str | None]
 
-def network(host: str) -> str:
-    """The source network that an address is counted under: itself, or an IPv6 address's /64.
-
-    (Whoever has one IPv6 address has a whole /64 of them.)
-    """
-    if ":" not in host:
-        return host
-    address = ipaddress.IPv6Address(host)
-    return f"{ipaddress.IPv6Address(int(address) >> 64 << 64)}/64"
-
-
-class Recent(Generic[_Value]):
-    """A value for each of the networks seen last; those before them are forgotten.
-
-    Args:
-      size: how many are remembered.
-    """
-
-    def __init__(self, size: int = limits.MAX_NETWORKS) -> None:
-        self._size = size
-        self._values: OrderedDict[str, _Value] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def get(self, place: str) -> _Value | None:
-        """What is remembered of it; it is not seen by that."""
-        return self._values.get(place)
-
-    def see(self, place: str, value: _Value) -> None:
-        """Remember this of it."""
-        self._values[place] = value
-        self._values.move_to_end(place)
-        if len(self._values) > self._size:
-            self._values.popitem(last=False)
-
-
-# --- How fast ---------------------------------------------------------------------------------
+_OWN_REASONS = frozenset(reason.value for reason in Reason)
 
 
 @attrs.define(eq=False)
-class TokenBucket:
-    """So many a second, and so many at once.
+class Quota:
+    """So many live connections, and no more.
 
     Args:
-      per_second: how fast tokens come back.
-      burst: how many there are at most.
+      limit: how many; None for any number.
+      reason: what is said when it is used up.
     """
 
-    per_second: float
-    burst: float
-    _tokens: float = attrs.field(init=False)
-    _filled_at: float = attrs.field(default=0.0, init=False)
+    limit: int | None
+    reason: Reason
+    taken: int = 0
 
-    def __attrs_post_init__(self) -> None:
-        self._tokens = self.burst
-
-    def take(self, now: float) -> bool:
-        """Take a token if there is one."""
-        self._tokens = min(self.burst, self._tokens + (now - self._filled_at) * self.per_second)
-        self._filled_at = now
-        if self._tokens < 1:
-            return False
-        self._tokens -= 1
-        return True
+    @property
+    def full(self) -> bool:
+        """True if there is no place left."""
+        return self.limit is not None and self.taken >= self.limit
 
 
-@attrs.frozen
-class Rate:
-    """New connections per second, and how many may come at once after a pause."""
+class NetworkQuota:
+    """The live connections of each source network: an IPv4 address, or an IPv6 /64.
 
-    per_second: float
-    burst: float
-
-
-class RateLimit:
-    """A rate for all, of which one network can have only a part.
-
-    A network is held to its part first: what is turned away there takes nothing from the others.
+    It remembers only networks that have any.
 
     Args:
-      rate: for all together; one network gets `limits.NETWORK_SHARE` of it, at least one at once.
+      limit: how many each may have; None for any number.
     """
 
-    def __init__(self, rate: Rate) -> None:
-        self._all = TokenBucket(rate.per_second, rate.burst)
-        self._share = rate.per_second * limits.NETWORK_SHARE
-        self._share_burst = max(1.0, rate.burst * limits.NETWORK_SHARE)
-        self._networks: Recent[TokenBucket] = Recent()
+    def __init__(self, limit: int | None) -> None:
+        self.limit = limit
+        self._taken: dict[str, int] = {}
 
-    def take(self, place: str, now: float) -> Reason | None:
-        """Why a new connection from that network is too much now; None if it is not."""
-        bucket = self._networks.get(place) or TokenBucket(self._share, self._share_burst)
-        self._networks.see(place, bucket)
-        if not bucket.take(now):
-            return Reason.NETWORK_RATE
-        return None if self._all.take(now) else Reason.RATE
+    def __len__(self) -> int:
+        return len(self._taken)
 
+    def full(self, source: str) -> bool:
+        """True if that network has no place left."""
+        return self.limit is not None and self._taken.get(source, 0) >= self.limit
 
-# --- Failed proofs ----------------------------------------------------------------------------
+    def take(self, source: str) -> None:
+        """Count a connection from that network, whether or not it has a place left."""
+        self._taken[source] = self._taken.get(source, 0) + 1
 
-
-@attrs.frozen
-class _Record:
-    failures: float
-    at: float
-    until: float
-
-    def remembered(self, now: float) -> float:
-        """How many failures are not forgotten yet."""
-        return self.failures * math.exp2((self.at - now) / limits.FAILURES_HALF_LIFE)
+    def give_back(self, source: str) -> None:
+        """Count it no more."""
+        left = self._taken.pop(source) - 1
+        if left:
+            self._taken[source] = left
 
 
-class Penalties:
-    """Networks that are turned away for a while because proofs from them failed.
+class Admission:
+    """What the visitors of all proxies of a server share.
 
-    The while grows with every failure, and failures are forgotten with time. Nobody is made to
-    wait on a connection: who is turned away costs nothing, and is told when to come back before
-    that. A network is spared while a client from there is connected, and for some time after:
-    neighbours behind one address do not pay for each other.
+    Args:
+      per_proxy: live connections of one proxy; None for any number.
+      per_visitor: live connections of one source network, on all proxies; None for any number.
+      tally: counts what was turned away.
+      events: told of visitors that were turned away, and of all visitors if that is wanted.
+      judge: see `Judge`.
     """
 
-    def __init__(self) -> None:
-        self._records: Recent[_Record] = Recent()
-        #: Sessions of each network.
-        self._living: dict[str, int] = {}
-        #: Until when a network is trusted that has no session any more.
-        self._trusted: Recent[float] = Recent()
+    def __init__(
+        self,
+        *,
+        per_proxy: int | None = limits.PROXY_CONNECTIONS,
+        per_visitor: int | None = limits.VISITOR_CONNECTIONS,
+        tally: Tally | None = None,
+        events: EventStream | None = None,
+        judge: Judge | None = None,
+    ) -> None:
+        self.per_proxy = per_proxy
+        self.networks = NetworkQuota(per_visitor)
+        self.tally = tally or Tally()
+        self.events = events or logged_events()
+        self.limited = LimitedEvents(self.events)
+        self.judge = judge
+        self.shortage = Shortage()
 
-    def failed(self, place: str, now: float) -> float:
-        """A proof failed; returns for how many seconds its network is turned away."""
-        former = self._records.get(place)
-        failures = 1 + (0.0 if former is None else former.remembered(now))
-        # (A little less than whole, after the first seconds of forgetting.)
-        excess = round(failures, 1) - limits.FREE_FAILURES
-        penalty = 0.0
-        if excess > 0:
-            penalty = min(limits.PENALTY_FIRST * 2 ** (excess - 1), limits.PENALTY_LAST)
-        self._records.see(place, _Record(failures, now, now + penalty))
-        return penalty
+    def update(self, per_proxy: int | None, per_visitor: int | None) -> None:
+        """Other quotas from now on, for the proxies that there are as well."""
+        self.per_proxy, self.networks.limit = per_proxy, per_visitor
 
-    def refuses(self, place: str, now: float) -> bool:
-        """True if that network is turned away now."""
-        record = self._records.get(place)
-        return record is not None and now < record.until and not self._spared(place, now)
 
-    def _spared(self, place: str, now: float) -> bool:
-        return place in self._living or now < (self._trusted.get(place) or 0.0)
+@attrs.define(eq=False)
+class ProxyAdmission:
+    """The visitors of one proxy.
 
-    def proved(self, place: str) -> None:
-        """A client from there has proved itself; tell when it has `left`."""
-        self._living[place] = self._living.get(place, 0) + 1
+    Args:
+      admission: what it shares with the others.
+      proxy: the proxy's name, for log lines.
+      client: the name of the client that published it, for the same.
+      allow_from: the networks that may come in; none is every one.
+      quota: that of the identity which published it, shared by all its proxies.
+    """
 
-    def left(self, place: str, now: float) -> None:
-        """Its session is over."""
-        others = self._living.pop(place) - 1
-        if others:
-            self._living[place] = others
-        else:
-            self._trusted.see(place, now + limits.TRUST_LASTS)
+    admission: Admission
+    proxy: str
+    client: str = ""
+    allow_from: tuple[Network, ...] = ()
+    quota: Quota = attrs.field(factory=lambda: Quota(None, Reason.CLIENT_FULL))
+    _taken: int = attrs.field(default=0, init=False)
+
+    def full(self, host: str) -> Reason | None:
+        """Why no visitor from that address may come in now; None if one may.
+
+        Nothing is counted: what carries the connection is an `AdmittedConnection`, which counts
+        while it lives. Between this look and its beginning there must be no `await`.
+        """
+        if self.allow_from and not within(host, self.allow_from):
+            return Reason.NOT_ALLOWED
+        if self.admission.per_proxy is not None and self._taken >= self.admission.per_proxy:
+            return Reason.PROXY_FULL
+        if self.quota.full:
+            return self.quota.reason
+        return Reason.VISITOR_FULL if self.admission.networks.full(network(host)) else None
+
+    def refusal(self, source: Address, through: str | None = None) -> str | None:
+        """Why a visitor may not come in now, in words; None if it may. The judge is asked last.
+
+        Args:
+          source: the visitor's address.
+          through: the name of the client that it comes through; None for a public port.
+        """
+        if (reason := self.full(source.host)) is not None:
+            return reason.value
+        judge = self.admission.judge
+        return judge(Arrival(self.client, self.proxy, source, through)) if judge else None
+
+    def count_refused(self, reason: str, source: Address) -> None:
+        """Count a visitor that was refused, and tell of it if visitors are told of."""
+        self.admission.tally.count(_own(reason))
+        if self.admission.events.wants_visitors:
+            self.admission.events.emit_visitor(
+                VisitorClosed(self.proxy, self.client, None, source, 0, 0, 0.0, reason)
+            )
+
+    def turn_away(self, sock: socket.socket, source: Address, reason: str) -> None:
+        """Reset a visitor's connection, count it, and tell of it in a line that cannot flood."""
+        with contextlib.suppress(OSError):  # not every system takes it once the peer has gone
+            reset_on_close(sock)
+        sock.close()
+        self.count_refused(reason, source)
+        self.admission.limited.emit(
+            f"visitor/{_own(reason)}",
+            lambda left_out: VisitorTurnedAway(self.client, self.proxy, source, reason, left_out),
+        )
+
+    def connection(
+        self, source: Address, connection: str, counters: Counters
+    ) -> AdmittedConnection:
+        """The connection of a visitor that was let in.
+
+        Args:
+          source: the visitor's address.
+          connection: the id that both sides log.
+          counters: the proxy's.
+        """
+        failure = ResetCode.VISITOR_RESET
+        if not self.admission.events.wants_visitors:
+            return AdmittedConnection(self.proxy, connection, counters, failure, self, source.host)
+        account = Account(
+            self.admission.events,
+            self.proxy,
+            self.client,
+            connection,
+            source,
+            counters,
+            published_here=True,
+        )
+        return AdmittedConnection(
+            self.proxy, connection, account, failure, self, source.host, on_end=account.close
+        )
+
+    def take(self, host: str) -> None:
+        """A visitor's connection begins."""
+        self._taken += 1
+        self.quota.taken += 1
+        self.admission.networks.take(network(host))
+
+    def give_back(self, host: str) -> None:
+        """It is over."""
+        self._taken -= 1
+        self.quota.taken -= 1
+        self.admission.networks.give_back(network(host))
+
+
+def _own(reason: str) -> Reason:
+    """The reason as one of ours, which are few; what a program says may be anything."""
+    return Reason(reason) if reason in _OWN_REASONS else Reason.REFUSED
+
+
+@attrs.define(eq=False)
+class AdmittedConnection(CarriedConnection):
+    """A connection that has its places while it lives.
+
+    Args:
+      admission: what let it in.
+      host: where the visitor comes from.
+    """
+
+    admission: ProxyAdmission
+    host: str
+
+    def begin(self) -> None:
+        """See `CarriedConnection`."""
+        super().begin()
+        self.admission.take(self.host)
+
+    def end(self, code: ResetCode | None) -> None:
+        """See `CarriedConnection`."""
+        super().end(code)
+        self.admission.give_back(self.host)

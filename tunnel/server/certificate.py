@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,9 +11,9 @@ import attrs
 from tunnel import limits, store
 from tunnel.certificates import spki_pin, validity
 from tunnel.errors import StoreError
+from tunnel.eventlog import logged_events
+from tunnel.events import CertificateExpires, CertificateRead, CertificateUnusable, EventStream
 from tunnel.net.contexts import ServerTls, server_tls
-
-logger = logging.getLogger(__name__)
 
 _WARNING = timedelta(seconds=limits.CERTIFICATE_WARNING)
 _REMINDER = timedelta(seconds=limits.CERTIFICATE_REMINDER)
@@ -49,14 +47,22 @@ class CertificateKeeper:
 
     Args:
       files: read now, and looked at by `look`.
+      events: told of what was read, of what cannot be used, and of the certificate's end.
       now: the time, with its time zone.
 
     Raises:
-      StoreError: they cannot be used. Later faults are log lines, and what was shown stays.
+      StoreError: they cannot be used. Later faults are events, and what was shown stays.
     """
 
-    def __init__(self, files: CertificateFiles, *, now: Callable[[], datetime] = _utc) -> None:
+    def __init__(
+        self,
+        files: CertificateFiles,
+        *,
+        events: EventStream | None = None,
+        now: Callable[[], datetime] = _utc,
+    ) -> None:
         self._files = files
+        self._events = events or logged_events()
         self._now = now
         # Looked at before they are read: what changes meanwhile is read again.
         self._seen = self._look_at_files()
@@ -72,7 +78,7 @@ class CertificateKeeper:
         """Read the files again if they changed; returns what is to be shown from now on.
 
         Args:
-          asked: read them in any case, and say what came of it.
+          asked: read them in any case, and tell what came of it.
         """
         if self._files.kept:
             self._renew()
@@ -88,7 +94,7 @@ class CertificateKeeper:
 
     def _look_at_files(self) -> list[tuple[int, ...] | None]:
         files = (self._files.cert, self._files.key, self._files.client_ca)
-        return [_identity(path) for path in files if path is not None]
+        return [store.file_identity(path) for path in files if path is not None]
 
     def _read(self, *, changed: bool, say: bool) -> None:
         try:
@@ -97,9 +103,11 @@ class CertificateKeeper:
         except StoreError as error:
             self._failing = True
             if say:
-                _log_broken(error)
+                self._events.emit(CertificateUnusable(str(error)))
             return
-        _log_read(pin, until, new=changed or self._failing, same_pin=pin == self.pin)
+        self._events.emit(
+            CertificateRead(pin, _day(until), changed or self._failing, pin == self.pin)
+        )
         self._failing = False
         self._warn_at = self._now()
         self.shown, self.pin, self.until = tls, pin, until
@@ -121,53 +129,16 @@ class CertificateKeeper:
         try:
             store.renew_own_certificate(self._files.cert, now)
         except StoreError as error:
-            _log_broken(error)
+            self._events.emit(CertificateUnusable(str(error)))
 
     def _warn_of_the_end(self) -> None:
         now = self._now()
         if now < self._warn_at or self.until - now > _WARNING:
             return
         self._warn_at = now + _REMINDER
-        if self.until <= now:
-            event, details = "Certificate has expired", {}
-        else:
-            event, details = "Certificate expires soon", {"days": (self.until - now).days}
-        logger.warning(
-            event,
-            extra={
-                "path": self._files.cert,
-                "until": _day(self.until),
-                **details,
-                "remedy": "put a new one in its place; it is read without a restart",
-            },
-        )
-
-
-def _identity(path: Path) -> tuple[int, ...] | None:
-    """What changes when a file is written or replaced; None if it is not there."""
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size, found.st_ino, found.st_dev
+        days = None if self.until <= now else (self.until - now).days
+        self._events.emit(CertificateExpires(str(self._files.cert), _day(self.until), days))
 
 
 def _day(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%d %H:%M UTC")
-
-
-def _log_broken(error: StoreError) -> None:
-    logger.warning(
-        "Certificate cannot be used",
-        extra={"reason": str(error), "consequence": "the one before is still shown"},
-    )
-
-
-def _log_read(pin: str, until: datetime, *, new: bool, same_pin: bool) -> None:
-    event = "Certificate reloaded" if new else "Certificate unchanged"
-    details = {"pin": pin, "until": _day(until)}
-    if same_pin:
-        logger.info(event, extra=details)
-    else:
-        consequence = "its key is another: clients that pin the old one cannot connect"
-        logger.warning(event, extra=details | {"consequence": consequence})

@@ -11,12 +11,12 @@ from tunnel import limits
 from tunnel.errors import Refused
 from tunnel.model import RefusalCode
 from tunnel.protocol.keys import Verifier
-from tunnel.server.publish import Rules
-from tunnel.server.visitors import Room
+from tunnel.server.admission import Quota
+from tunnel.server.rules import Rules
 from tunnel.stats import Reason
 
-#: Behind the name of a client that asks for one that is somebody else's.
-_NOT_HIM = " (shared key)"
+#: Behind the name of a client that asks for one that belongs to another key.
+_SHARED_KEY = " (shared key)"
 
 
 @attrs.frozen(eq=False)
@@ -37,11 +37,11 @@ class Identity:
     max_proxies: int | None = None
     max_connections: int | None = None
     #: Where their visitors are counted.
-    room: Room = attrs.field(kw_only=True)
+    quota: Quota = attrs.field(kw_only=True)
 
-    @room.default
-    def _room(self) -> Room:
-        return Room(self.max_connections, Reason.CLIENT_FULL)
+    @quota.default
+    def _own_quota(self) -> Quota:
+        return Quota(self.max_connections, Reason.CLIENT_FULL)
 
     def check_certificate(self, names: frozenset[str]) -> None:
         """See that a client's certificate is for this identity.
@@ -102,12 +102,12 @@ class Identities:
         """What is known of a key and allowed with it; None if it is not known."""
         return self._entries.get(key_id)
 
-    def succeed(self, former: Identities) -> None:
-        """Take the place of others: visitors who are there are counted on."""
+    def update(self, former: Identities) -> None:
+        """Take the place of others: their visitors that are connected go on being counted."""
         for key_id, entry in self._entries.items():
             if (before := former.find(key_id)) is not None:
-                before.room.limit = entry.max_connections
-                self._entries[key_id] = attrs.evolve(entry, room=before.room)
+                before.quota.limit = entry.max_connections
+                self._entries[key_id] = attrs.evolve(entry, quota=before.quota)
 
     def verifier(self, key_id: bytes) -> Verifier | None:
         """What is known of a key; None if it is not known."""
@@ -120,5 +120,5 @@ class Identities:
         if own is not None:
             return own
         if asked in self._names:
-            return asked[: limits.MAX_NAME_LENGTH - len(_NOT_HIM)] + _NOT_HIM
+            return asked[: limits.MAX_NAME_LENGTH - len(_SHARED_KEY)] + _SHARED_KEY
         return asked

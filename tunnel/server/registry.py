@@ -8,10 +8,9 @@ first: silent means dead, alive means that the newcomer is another client, and i
 
 from __future__ import annotations
 
-import ipaddress
-import logging
+import math
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import attrs
@@ -19,9 +18,10 @@ import trio
 
 from tunnel import limits
 from tunnel.errors import Refused
-from tunnel.model import ANY, Address, RefusalCode
-
-logger = logging.getLogger(__name__)
+from tunnel.eventlog import logged_events
+from tunnel.events import EventStream, SessionTakenOver
+from tunnel.model import Address, RefusalCode
+from tunnel.server.rules import overlap
 
 
 @attrs.frozen
@@ -33,8 +33,8 @@ class Owner:
 
 
 @attrs.define(eq=False)
-class Seat:
-    """A session's place in the registry.
+class Registration:
+    """A session in the registry.
 
     Args:
       owner: whose it is.
@@ -42,7 +42,10 @@ class Seat:
       attempt: which connection of that process it is, counted by the client.
       name: the client's name.
       address: where it connects from.
+      evict: ends the session at once, with a reason in words.
+      probe: asks the client for a sign of life; False if there is none.
       max_proxies: how many proxies all sessions of its identity together may hold.
+      assigned: the name is that of the key's entry; clients that share a key choose theirs.
     """
 
     owner: Owner
@@ -50,194 +53,193 @@ class Seat:
     attempt: int
     name: str
     address: Address
+    evict: Callable[[str], None]
+    probe: Callable[[], Awaitable[bool]]
     max_proxies: int | None = None
-    #: The name is that of the key's entry; clients that share a key choose theirs.
     assigned: bool = False
-    #: Ends the session at once, with a reason for its log line.
-    evict: Callable[[str], None] = attrs.field(init=False)
-    #: Asks the client for a sign of life; False if there is none.
-    probe: Callable[[], Awaitable[bool]] = attrs.field(init=False)
     #: Set when the session has ended and everything it held is free.
     gone: trio.Event = attrs.field(factory=trio.Event, init=False)
     #: True once it was told to end, so that only one newcomer does it, and says so.
     evicted: bool = attrs.field(default=False, init=False)
 
-    def succeeds(self, other: Seat) -> bool:
+    def succeeds(self, other: Registration) -> bool:
         """True if this is a later connection of the same process: the other is certainly dead."""
         return self.instance_id == other.instance_id and self.attempt > other.attempt
 
 
-class Registry:
-    """The sessions of one server process."""
+class FreedEvents:
+    """Lets tasks wait until something that has a key is free again."""
 
     def __init__(self) -> None:
-        self._seats: dict[Owner, Seat] = {}
-        #: Who is about to take a seat; one for each owner.
-        self._coming: dict[Owner, Seat] = {}
-        self._ports: dict[int, list[tuple[str, Seat]]] = {}
-        self._freed: dict[int, trio.Event] = {}
+        self._events: dict[Hashable, trio.Event] = {}
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    def tell(self, key: Hashable) -> None:
+        """It is free: all who wait for it try again."""
+        freed = self._events.pop(key, None)
+        if freed is not None:
+            freed.set()
+
+    async def wait(self, key: Hashable) -> None:
+        """Wait until it is free, or was a moment ago."""
+        freed = self._events.setdefault(key, trio.Event())
+        try:
+            await freed.wait()
+        finally:
+            # The last one who gives up waiting leaves nothing behind.
+            if self._events.get(key) is freed and not freed.statistics().tasks_waiting:
+                del self._events[key]
+
+
+class Registry:
+    """The sessions of one server process, and the ports that each has.
+
+    Args:
+      events: told when a session is taken over.
+    """
+
+    def __init__(self, events: EventStream | None = None) -> None:
+        self._events = events or logged_events()
+        self._sessions: dict[Owner, Registration] = {}
+        #: Those that are about to be registered; one for each owner.
+        self._newcomers: dict[Owner, Registration] = {}
+        self._ports: dict[int, list[tuple[str, Registration]]] = {}
+        #: Of ports, see `wait_freed`.
+        self.freed = FreedEvents()
         #: Ports that a session gives up and takes again at once.
-        self._kept: dict[int, Seat] = {}
-        #: How many ports each seat holds, by identity; those with none are not there.
-        self._held: dict[str, Counter[Seat]] = {}
+        self._reserved: dict[int, Registration] = {}
+        #: How many proxies each session has, by identity; those with none are not there.
+        self._proxies: dict[str, Counter[Registration]] = {}
 
     @asynccontextmanager
-    async def seat(self, newcomer: Seat) -> AsyncIterator[None]:
-        """Hold the owner's place; ends the owner's former session first.
+    async def registered(
+        self, newcomer: Registration, deadline: float = math.inf
+    ) -> AsyncIterator[None]:
+        """Have a session registered within this block; ends the owner's former session first.
+
+        Args:
+          newcomer: the session.
+          deadline: until when it may take to begin, by Trio's clock.
 
         Raises:
           Refused: the owner is connected already, by what may be another living client.
+          trio.TooSlowError: the deadline has passed.
         """
-        await self._take(newcomer)
+        with trio.fail_at(deadline):
+            await self._take(newcomer)
         try:
             yield
         finally:
-            del self._seats[newcomer.owner]
+            del self._sessions[newcomer.owner]
             newcomer.gone.set()
 
-    async def _take(self, newcomer: Seat) -> None:
-        rival = self._coming.get(newcomer.owner)
+    async def _take(self, newcomer: Registration) -> None:
+        rival = self._newcomers.get(newcomer.owner)
         if rival is not None and not newcomer.succeeds(rival):
             raise _already_connected(rival)
-        self._coming[newcomer.owner] = newcomer
+        self._newcomers[newcomer.owner] = newcomer
         try:
             # No await between the last look and the claim: two cannot both find the seat free.
-            while former := self._seats.get(newcomer.owner):
+            while former := self._sessions.get(newcomer.owner):
                 if not newcomer.succeeds(former) and await former.probe():
                     raise _already_connected(former)
                 await self.replace(former, newcomer)
                 self._check_latest(newcomer)
-            self._seats[newcomer.owner] = newcomer
+            self._sessions[newcomer.owner] = newcomer
         finally:
-            if self._coming.get(newcomer.owner) is newcomer:
-                del self._coming[newcomer.owner]
+            if self._newcomers.get(newcomer.owner) is newcomer:
+                del self._newcomers[newcomer.owner]
 
-    def _check_latest(self, newcomer: Seat) -> None:
+    def _check_latest(self, newcomer: Registration) -> None:
         """See that no later connection of the same process has come while this one waited."""
-        for latest in (self._coming.get(newcomer.owner), self._seats.get(newcomer.owner)):
+        for latest in (self._newcomers.get(newcomer.owner), self._sessions.get(newcomer.owner)):
             if latest is not None and latest.succeeds(newcomer):
                 raise _already_connected(latest)
 
-    async def replace(self, former: Seat, newcomer: Seat) -> None:
+    async def replace(self, former: Registration, newcomer: Registration) -> None:
         """End a session that is dead, or silent; everything that it held is free afterwards."""
         if not (former.gone.is_set() or former.evicted):
             former.evicted = True
-            logger.warning(
-                "Session taken over",
-                extra={"client": newcomer.name, "address": str(newcomer.address)},
-            )
+            self._events.emit(SessionTakenOver(newcomer.name, newcomer.address))
             former.evict("taken over by a new connection of the same client")
         with trio.fail_after(limits.TAKEOVER_TIMEOUT):
             await former.gone.wait()
 
     # --- Ports -------------------------------------------------------------------------------
 
-    def full(self, seat: Seat) -> bool:
-        """True if the sessions of this identity hold as many ports as they may."""
-        if seat.max_proxies is None:
+    def full(self, session: Registration) -> bool:
+        """True if the sessions of this identity have as many proxies as they may."""
+        if session.max_proxies is None:
             return False
-        return sum(self._held.get(seat.owner.identity, {}).values()) >= seat.max_proxies
-
-    def hold(self, seat: Seat, host: str, port: int) -> None:
-        """The session has bound this port."""
-        self._ports.setdefault(port, []).append((host, seat))
-        self.enter(seat)
-
-    def enter(self, seat: Seat) -> None:
-        """The session has one proxy more."""
-        self._held.setdefault(seat.owner.identity, Counter())[seat] += 1
-
-    def release(self, seat: Seat, host: str, port: int) -> None:
-        """The session has closed it; whoever waits for it tries again now."""
-        holders = self._ports[port]
-        holders.remove((host, seat))
-        if not holders:
-            del self._ports[port]
-        self.leave(seat)
-        if port not in self._kept:
-            self._tell_freed(port)
-
-    def _tell_freed(self, port: int) -> None:
-        freed = self._freed.pop(port, None)
-        if freed is not None:
-            freed.set()
+        return sum(self._proxies.get(session.owner.identity, {}).values()) >= session.max_proxies
 
     @contextmanager
-    def keep(self, seat: Seat, ports: Iterable[int]) -> Iterator[None]:
-        """While it lasts no other session gets these ports, though this one may release them.
-
-        Only ports that the session holds are kept.
-        """
-        kept = [port for port in ports if any(s is seat for _, s in self._ports.get(port, ()))]
-        self._kept |= dict.fromkeys(kept, seat)
+    def counted(self, session: Registration) -> Iterator[None]:
+        """The session has one proxy more within this block."""
+        identity = session.owner.identity
+        self._proxies.setdefault(identity, Counter())[session] += 1
         try:
             yield
         finally:
-            for port in kept:
-                del self._kept[port]
-                if port not in self._ports:
-                    self._tell_freed(port)
+            counts = self._proxies[identity]
+            counts[session] -= 1
+            if not counts[session]:
+                del counts[session]
+            if not counts:
+                del self._proxies[identity]
 
-    def kept_from(self, seat: Seat, port: int) -> bool:
-        """True if another session keeps the port."""
-        return self._kept.get(port, seat) is not seat
+    @contextmanager
+    def claimed(self, session: Registration, host: str, port: int) -> Iterator[None]:
+        """The session has bound this port; after the block it is closed, and others may try."""
+        self._ports.setdefault(port, []).append((host, session))
+        with self.counted(session):
+            try:
+                yield
+            finally:
+                claims = self._ports[port]
+                claims.remove((host, session))
+                if not claims:
+                    del self._ports[port]
+                if port not in self._reserved:
+                    self.freed.tell(port)
 
-    def leave(self, seat: Seat) -> None:
-        """The session has one less."""
-        held = self._held[seat.owner.identity]
-        held[seat] -= 1
-        if not held[seat]:
-            del held[seat]
-        if not held:
-            del self._held[seat.owner.identity]
+    @contextmanager
+    def reserved(self, session: Registration, ports: Iterable[int]) -> Iterator[None]:
+        """Within this block no other session gets these ports, though this one may free them.
 
-    def holders(self, identity: str) -> tuple[Seat, ...]:
-        """The sessions of an identity that hold ports."""
-        return tuple(self._held.get(identity, ()))
-
-    def holder(self, host: str, port: int) -> Seat | None:
-        """Which session stands in the way of binding this port there."""
-        for held_host, seat in self._ports.get(port, ()):
-            if overlap(host, held_host):
-                return seat
-        return self._kept.get(port)
-
-    async def wait_freed(self, port: int) -> None:
-        """Wait until some session closes this port."""
-        freed = self._freed.setdefault(port, trio.Event())
+        Only ports that the session has are reserved.
+        """
+        own = [port for port in ports if any(s is session for _, s in self._ports.get(port, ()))]
+        self._reserved |= dict.fromkeys(own, session)
         try:
-            await freed.wait()
+            yield
         finally:
-            # The last one who gives up waiting leaves nothing behind.
-            if self._freed.get(port) is freed and not freed.statistics().tasks_waiting:
-                del self._freed[port]
+            for port in own:
+                del self._reserved[port]
+                if port not in self._ports:
+                    self.freed.tell(port)
+
+    def reserved_for_another(self, session: Registration, port: int) -> bool:
+        """True if another session is about to take the port again."""
+        return self._reserved.get(port, session) is not session
+
+    def publishers(self, identity: str) -> tuple[Registration, ...]:
+        """The sessions of an identity that have proxies."""
+        return tuple(self._proxies.get(identity, ()))
+
+    def claimant(self, host: str, port: int) -> Registration | None:
+        """Which session stands in the way of binding this port there."""
+        for claimed, session in self._ports.get(port, ()):
+            if overlap(host, claimed):
+                return session
+        return self._reserved.get(port)
 
 
-def _already_connected(holder: Seat) -> Refused:
+def _already_connected(other: Registration) -> Refused:
     return Refused(
         RefusalCode.ALREADY_CONNECTED,
-        f"a client with this configuration is connected from {holder.address.host}; "
+        f"a client with this configuration is connected from {other.address.host}; "
         "give each client a state directory or a client_id of its own",
     )
-
-
-def overlap(one: str, other: str) -> bool:
-    """True if both addresses cannot have the same port at once.
-
-    They are the same, however written, or one of them means every address of its family. (IPv6
-    sockets here take no IPv4.)
-    """
-    return covers(one, other) or covers(other, one)
-
-
-def is_everywhere(host: str) -> bool:
-    """True if an address means every address of the machine, or of one family."""
-    return host == ANY or ipaddress.ip_address(host).is_unspecified
-
-
-def covers(one: str, other: str) -> bool:
-    """True if the first address is the second, or means all those of which the second is one."""
-    if ANY in (one, other):
-        return one == ANY
-    first, second = ipaddress.ip_address(one), ipaddress.ip_address(other)
-    return first.version == second.version and (first == second or first.is_unspecified)

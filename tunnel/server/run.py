@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 import socket
 from collections.abc import Callable
 
 import trio
 
 from tunnel import limits
-from tunnel.net.listen import Shortage, accept_burst, close_all, wait_connection
+from tunnel.events import ServerListening, ServerStopped
+from tunnel.model import Address
+from tunnel.net.listen import Shortage, accept_loop, close_all
 from tunnel.net.transport import SocketTransport, Transport, own_address
 from tunnel.server.certificate import CertificateKeeper
-from tunnel.server.session import Server, serve_client
+from tunnel.server.session import serve_client
+from tunnel.server.state import Server
 from tunnel.server.strangers import Stranger
 from tunnel.views import ServerHandle, SessionStatistics
-
-logger = logging.getLogger(__name__)
 
 
 async def run_server(
@@ -50,7 +50,7 @@ async def run_server(
                 trio.current_time() + server.policy.shutdown_grace + limits.GOODBYE
             )
     finally:
-        logger.info("Server stopped")
+        server.events.emit(ServerStopped())
 
 
 def _handle(
@@ -63,9 +63,9 @@ def _handle(
     pin = "" if certificate is None else certificate.pin
     addresses = tuple(map(own_address, listeners))
     for address in addresses:
-        logger.info("Server listening", extra={"address": str(address), "pin": pin})
+        server.events.emit(ServerListening(address, pin))
     return ServerHandle(
-        addresses, pin, _statistics(server), server.draining.set, reload, server.become
+        addresses, pin, _statistics(server), server.draining.set, reload, server.update
     )
 
 
@@ -82,18 +82,15 @@ async def _follow(certificate: CertificateKeeper, server: Server) -> None:
 
 async def _accept_clients(listener: socket.socket, sessions: trio.Nursery, server: Server) -> None:
     """Every connection gets a task of its own before a byte of it is read."""
-    shortage = Shortage()
+
+    def accept(sock: socket.socket, _source: Address) -> None:
+        stranger = server.strangers.receive(sock)
+        if stranger is not None:
+            sessions.start_soon(serve, SocketTransport(sock), server, stranger)
+
     try:
-        while True:
-            await wait_connection(listener)
-            try:
-                for sock, _ in accept_burst(listener):
-                    stranger = server.strangers.receive(sock)
-                    if stranger is not None:
-                        sessions.start_soon(serve, SocketTransport(sock), server, stranger)
-                shortage.over()
-            except OSError as error:
-                await shortage.wait(error)
+        # Its shortage of descriptors is its own: visitors cannot keep clients out of their turn.
+        await accept_loop(listener, accept, Shortage())
     finally:
         close_all([listener])
 

@@ -1,4 +1,4 @@
-"""The connections that have not proved anything yet: how many there are, and who gives way.
+"""The connections that have not proved anything yet: how many there are, and which gives way.
 
 Each holds a task, a socket and a TLS state, so that there is a bound. When it is reached, the
 newcomer gets the place of the oldest connection of the busiest network: whoever takes many places
@@ -8,20 +8,19 @@ loses them, and a client that comes while somebody takes them all still gets in.
 from __future__ import annotations
 
 import contextlib
-import logging
 import socket
 
 import attrs
 import trio
 
 from tunnel import limits
+from tunnel.eventlog import logged_events
+from tunnel.events import ConnectionTurnedAway, EventStream
 from tunnel.model import Address
 from tunnel.net.transport import peer_address, reset_on_close
-from tunnel.server.admission import Penalties, Rate, RateLimit, network
-from tunnel.server.complaints import Complaints
+from tunnel.server.limited_events import LimitedEvents
+from tunnel.server.ratelimit import Penalties, Rate, RateLimit, network
 from tunnel.stats import Reason, Tally
-
-logger = logging.getLogger(__name__)
 
 
 @attrs.define(eq=False)
@@ -40,14 +39,14 @@ class Stranger:
     proved: bool = attrs.field(default=False, init=False)
 
 
-class Crowds:
+class StrangersByNetwork:
     """Strangers by their networks, and the networks by how many they are.
 
     Entering, leaving and finding the busiest take the same time however many there are.
     """
 
     def __init__(self) -> None:
-        self._crowds: dict[str, dict[Stranger, None]] = {}
+        self._networks: dict[str, dict[Stranger, None]] = {}
         #: For each number of strangers the networks that have so many, the earliest first.
         self._by_size: dict[int, dict[str, None]] = {}
         self._largest = 0
@@ -57,23 +56,23 @@ class Crowds:
         return self._count
 
     def __contains__(self, stranger: Stranger) -> bool:
-        return stranger in self._crowds.get(stranger.place, {})
+        return stranger in self._networks.get(stranger.place, {})
 
     def add(self, stranger: Stranger) -> None:
-        """One stranger more."""
-        crowd = self._crowds.setdefault(stranger.place, {})
-        crowd[stranger] = None
+        """Count a stranger, as the newest of its network."""
+        others = self._networks.setdefault(stranger.place, {})
+        others[stranger] = None
         self._count += 1
-        self._move(stranger.place, len(crowd) - 1, len(crowd))
+        self._move(stranger.place, len(others) - 1, len(others))
 
     def remove(self, stranger: Stranger) -> None:
-        """One less."""
-        crowd = self._crowds[stranger.place]
-        del crowd[stranger]
+        """Count it no more."""
+        others = self._networks[stranger.place]
+        del others[stranger]
         self._count -= 1
-        self._move(stranger.place, len(crowd) + 1, len(crowd))
-        if not crowd:
-            del self._crowds[stranger.place]
+        self._move(stranger.place, len(others) + 1, len(others))
+        if not others:
+            del self._networks[stranger.place]
 
     def _move(self, place: str, old: int, new: int) -> None:
         if old:
@@ -87,9 +86,9 @@ class Crowds:
             self._largest = new
 
     def oldest_of_busiest(self) -> Stranger:
-        """Who gives way: of equally busy networks, the one that has been so for longest."""
+        """Which gives way: of equally busy networks, the one that has been so for longest."""
         place = next(iter(self._by_size[self._largest]))
-        return next(iter(self._crowds[place]))
+        return next(iter(self._networks[place]))
 
 
 class Strangers:
@@ -98,7 +97,8 @@ class Strangers:
     Args:
       places: how many there may be that have proved nothing.
       rate: how fast they may come; None for any rate.
-      tally: counts whom was turned away.
+      tally: counts what was turned away.
+      events: told of it, in lines that cannot flood.
     """
 
     def __init__(
@@ -107,26 +107,29 @@ class Strangers:
         places: int = limits.MAX_STRANGERS,
         rate: Rate | None = None,
         tally: Tally | None = None,
+        events: EventStream | None = None,
     ) -> None:
-        self.bound(places, rate)
+        self._places = places
+        self._rate, self._limit = rate, None if rate is None else RateLimit(rate)
         self._tally = tally or Tally()
-        self._crowds = Crowds()
+        self._waiting = StrangersByNetwork()
         self._penalties = Penalties()
-        self._complaints = Complaints(logger)
+        self._limited = LimitedEvents(events or logged_events())
 
     def __len__(self) -> int:
-        return len(self._crowds)
+        return len(self._waiting)
 
-    def bound(self, places: int, rate: Rate | None) -> None:
-        """From now on so many, and so fast."""
+    def update(self, places: int, rate: Rate | None) -> None:
+        """Other bounds from now on; what a rate remembers is forgotten only with that rate."""
         self._places = places
-        self._rate = None if rate is None else RateLimit(rate)
+        if rate != self._rate:
+            self._rate, self._limit = rate, None if rate is None else RateLimit(rate)
 
     def receive(self, sock: socket.socket) -> Stranger | None:
         """A place for a new connection; None if it is turned away, and closed.
 
-        Somebody may lose his place by it: his `scope` is cancelled, and his own task closes his
-        socket. Whoever got a place must say when he has `left`.
+        Another stranger may lose its place by it: its `scope` is cancelled, and its own task closes
+        its socket. What got a place must be said to have `left` in the end.
         """
         try:
             address = peer_address(sock)
@@ -138,38 +141,34 @@ class Strangers:
         if reason is not None:
             self._turn_away(sock, address, reason)
             return None
-        if len(self._crowds) >= self._places:
+        if len(self._waiting) >= self._places:
             self._make_room()
         stranger = Stranger(place, address)
-        self._crowds.add(stranger)
+        self._waiting.add(stranger)
         return stranger
 
     def _refuses(self, place: str) -> Reason | None:
         now = trio.current_time()
         if self._penalties.refuses(place, now):
             return Reason.FAILED_PROOFS
-        return None if self._rate is None else self._rate.take(place, now)
+        return None if self._limit is None else self._limit.take(place, now)
 
     def _turn_away(self, sock: socket.socket, address: Address, reason: Reason) -> None:
         with contextlib.suppress(OSError):  # not every system takes it once the peer has gone
             reset_on_close(sock)  # nothing of it stays in the kernel either
         sock.close()
-        self._complain(address, reason)
+        self._tell(address, reason)
 
     def _make_room(self) -> None:
-        oldest = self._crowds.oldest_of_busiest()
-        self._crowds.remove(oldest)
+        oldest = self._waiting.oldest_of_busiest()
+        self._waiting.remove(oldest)
         oldest.scope.cancel()
-        self._complain(oldest.address, Reason.GAVE_WAY)
+        self._tell(oldest.address, Reason.GAVE_WAY)
 
-    def _complain(self, address: Address, reason: Reason) -> None:
+    def _tell(self, address: Address, reason: Reason) -> None:
         self._tally.count(reason)
-        self._complaints.say(
-            logging.WARNING,
-            "Connection turned away",
-            kind=reason,
-            address=str(address),
-            reason=reason.value,
+        self._limited.emit(
+            reason, lambda left_out: ConnectionTurnedAway(address, reason.value, left_out)
         )
 
     def proved(self, stranger: Stranger) -> None:
@@ -177,8 +176,8 @@ class Strangers:
 
         (Its proof may have come in the moment in which it was told to give way; then it goes.)
         """
-        if stranger in self._crowds:
-            self._crowds.remove(stranger)
+        if stranger in self._waiting:
+            self._waiting.remove(stranger)
         stranger.proved = True
         self._penalties.proved(stranger.place)
 
@@ -191,5 +190,5 @@ class Strangers:
         """Its connection is over, whatever it was."""
         if stranger.proved:
             self._penalties.left(stranger.place, trio.current_time())
-        elif stranger in self._crowds:
-            self._crowds.remove(stranger)
+        elif stranger in self._waiting:
+            self._waiting.remove(stranger)

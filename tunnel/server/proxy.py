@@ -1,0 +1,145 @@
+"""A proxy as the server keeps it: what its client asked for, and what became of it."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import logging
+import random
+import time
+from collections.abc import Iterator
+
+import attrs
+import trio
+
+from tunnel.model import Address
+from tunnel.net.link import Link
+from tunnel.protocol.messages import Bound, ProxyRequest, Rejected
+from tunnel.protocol.preamble import build_preamble
+from tunnel.server.admission import AdmittedConnection, ProxyAdmission
+from tunnel.stats import Counters
+from tunnel.views import ProxyStatistics
+
+logger = logging.getLogger(__name__)
+
+
+@attrs.define(eq=False)
+class Proxy:
+    """What a client wants published.
+
+    Args:
+      proxy_id: what both ends call it.
+      request: what the client asks for now; replaced as a whole.
+      admission: which visitors may come in.
+    """
+
+    proxy_id: int
+    request: ProxyRequest
+    admission: ProxyAdmission
+    start_time: float = attrs.field(factory=time.time)
+    counters: Counters = attrs.field(factory=Counters)
+    #: Where visitors reach it now; empty while it is not published.
+    addresses: tuple[Address, ...] = ()
+    #: Other clients can visit it now.
+    visitable: bool = False
+    #: What its client was told of it last; None before it was tried.
+    answer: Bound | Rejected | None = None
+    #: Around the task that serves it.
+    _scope: trio.CancelScope | None = attrs.field(default=None, init=False)
+    _gone: trio.Event = attrs.field(factory=trio.Event, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.update(self.request)
+
+    def update(self, request: ProxyRequest) -> None:
+        """What the client asks for now; the port, and visitors that are connected, stay."""
+        self.request = request
+        self.admission.allow_from = tuple(map(ipaddress.ip_network, request.allow_from))
+
+    @property
+    def name(self) -> str:
+        """Its name, unique in its session."""
+        return self.request.name
+
+    @property
+    def host(self) -> str:
+        """The address to publish it on."""
+        return self.request.publish_addr
+
+    @property
+    def port(self) -> int:
+        """The port to publish it at; 0 is any."""
+        return self.request.publish_port
+
+    @property
+    def visitors_only(self) -> bool:
+        """Without a public port: other clients visit it, and nobody else."""
+        return self.request.visitors_only
+
+    @property
+    def up(self) -> bool:
+        """True while it is published, or can be visited if that is all that is wanted."""
+        return bool(self.addresses) or (self.visitors_only and self.visitable)
+
+    @property
+    def wanted(self) -> bool:
+        """True while a task serves it, or waits for what it needs."""
+        return self._scope is not None
+
+    @contextlib.contextmanager
+    def cancellable(self) -> Iterator[None]:
+        """Around all that the task does which serves it: `withdraw` cancels that."""
+        with trio.CancelScope() as scope:
+            self._scope, self._gone = scope, trio.Event()
+            try:
+                yield
+            finally:
+                self._scope = None
+                self._gone.set()
+
+    async def withdraw(self) -> None:
+        """End that task; everything of it is free on return. Connected visitors go on.
+
+        Cancelled, it returns early, and the task ends all the same.
+        """
+        if self._scope is not None:
+            self._scope.cancel()
+            await self._gone.wait()
+
+    def statistics(self) -> ProxyStatistics:
+        """The proxy now."""
+        return ProxyStatistics(
+            self.name,
+            self.addresses,
+            self.request.local_port,
+            self.start_time,
+            self.counters.statistics(),
+        )
+
+
+def open_visitor_stream(
+    source: Address, destination: Address, proxy: Proxy, link: Link
+) -> tuple[int, AdmittedConnection]:
+    """Open a stream for a visitor that may come in, and tell the client whose it is.
+
+    Args:
+      source: the visitor's address.
+      destination: the address that it came to.
+      proxy: what it visits.
+      link: the way to the proxy's client; flush it afterwards.
+
+    Returns the stream's id, and the connection, for whatever carries it.
+
+    Raises:
+      LocalProtocolError: the link takes no stream now, see `Link.wait_can_open`.
+    """
+    connection_id = random.randbytes(8)  # noqa: S311  # not a secret: both logs have it
+    stream_id = link.open_stream()
+    link.send(stream_id, build_preamble(source, destination, proxy.proxy_id, connection_id))
+    connection = connection_id.hex()
+    if logger.isEnabledFor(logging.DEBUG):
+        logger.debug(
+            "Visitor connected",
+            extra={"proxy": proxy.name, "connection": connection, "address": str(source)},
+        )
+    return stream_id, proxy.admission.connection(source, connection, proxy.counters)
