@@ -25,7 +25,8 @@ from tunnel.config import (
     load_server,
     server_template,
 )
-from tunnel.config.model import TABLES, header, keys
+from tunnel.config.schema import header, keys
+from tunnel.config.tables import TABLES
 from tunnel.model import PortRange, name_fault
 
 KEY = "correct-horse-battery-staple"

@@ -9,9 +9,9 @@ from typing import Any
 
 from tunnel import store
 from tunnel.cli.loading import read_text
+from tunnel.config import ClientConfig
 from tunnel.config.edit import add_proxy, remove_proxy
 from tunnel.config.load import load_client
-from tunnel.config.model import ClientConfig
 from tunnel.errors import StoreError
 from tunnel.library.arguments import local_address, proxy_config
 

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from tunnel import store
 from tunnel.cli.loading import load_client, load_server, read_text
+from tunnel.config import Kind
 from tunnel.config.load import detect
-from tunnel.config.model import Kind
 from tunnel.errors import StoreError, TunnelError
 from tunnel.ops.control import ask, control_path
 

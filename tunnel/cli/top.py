@@ -16,7 +16,7 @@ from rich.live import Live
 from tunnel import store
 from tunnel.cli.loading import read_text
 from tunnel.config import Kind, detect, load_client, load_server
-from tunnel.config.observed import Observed
+from tunnel.config.schema import CommonConfig
 from tunnel.errors import TunnelError
 from tunnel.ops.top import History
 from tunnel.ops.topsource import Source
@@ -147,7 +147,7 @@ def source_of(config: Path, token: str | None) -> Source:
     """
     text = read_text(config)
     load = load_client if detect(text) is Kind.CLIENT else load_server
-    value: Observed = load(text, source=str(config), environ=os.environ).value
+    value: CommonConfig = load(text, source=str(config), environ=os.environ).value
     if not value.stats_port:
         what = "is 0, any free one: name it with -u" if value.stats_port == 0 else "is not set"
         raise TunnelError(f"{config}: stats_port {what}")
@@ -156,7 +156,7 @@ def source_of(config: Path, token: str | None) -> Source:
     return Source(f"http://{host}:{value.stats_port}", token or _token(value, config))
 
 
-def _token(value: Observed, config: Path) -> str | None:
+def _token(value: CommonConfig, config: Path) -> str | None:
     if value.stats_token_file is None:
         return value.stats_token
     return read_token(store.resolve(value.stats_token_file, beside=config.absolute().parent))

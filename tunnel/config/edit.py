@@ -13,9 +13,9 @@ from typing import Final
 import attrs
 import tomlkit
 
+from tunnel.config.client import ClientConfig, ProxyConfig, VisitorConfig
 from tunnel.config.load import load_client
 from tunnel.config.locate import locate
-from tunnel.config.model import ClientConfig, ProxyConfig, VisitorConfig
 from tunnel.errors import ConfigError, Fault
 
 _HEADER: Final = re.compile(r"\s*\[\[\s*proxies\s*\]\]")

@@ -8,19 +8,13 @@ from typing import Any, Final, Generic, TypeVar
 import attrs
 
 from tunnel.config import rules
+from tunnel.config.client import ClientConfig, ProxyConfig, VisitorConfig
 from tunnel.config.legacy import OLD_VARIABLES
 from tunnel.config.locate import Lines
-from tunnel.config.model import (
-    ClientConfig,
-    IdentityConfig,
-    Kind,
-    ProxyConfig,
-    RateLimit,
-    ServerConfig,
-    VisitorConfig,
-)
 from tunnel.config.notes import Notes
 from tunnel.config.parse import parse
+from tunnel.config.schema import Kind
+from tunnel.config.server import IdentityConfig, RateLimit, ServerConfig
 from tunnel.config.tables import (
     Values,
     foreign_key,

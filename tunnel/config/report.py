@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 
 from tunnel.config.load import detect, examine
-from tunnel.config.model import Kind
+from tunnel.config.schema import Kind
 from tunnel.errors import Fault
 
 

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from tunnel import limits
 from tunnel.config.locate import Path
-from tunnel.config.model import RateLimit
 from tunnel.config.notes import Notes, dotted
+from tunnel.config.server import RateLimit
 from tunnel.config.values import PLACEHOLDER_KEY, PORT, UNIX
 
 Values = dict[str, Any]

@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
+from tunnel.config.client import ClientConfig, ProxyConfig, VisitorConfig
 from tunnel.config.legacy import Treatment, old_key
 from tunnel.config.locate import Path
-from tunnel.config.model import TABLES, Table, header, keys, required
 from tunnel.config.notes import Notes, dotted
+from tunnel.config.schema import Table, header, keys, required
+from tunnel.config.server import IdentityConfig, RateLimit, ServerConfig
 from tunnel.config.values import describe
+
+#: Each table's name in the file (without brackets), in the order of the reference.
+TABLES: Final[dict[str, Table]] = {
+    "server": ServerConfig,
+    "server.rate_limit": RateLimit,
+    "server.clients": IdentityConfig,
+    "client": ClientConfig,
+    "proxies": ProxyConfig,
+    "visitors": VisitorConfig,
+}
 
 Values = dict[str, Any]
 """What could be read, by key, with the defaults of keys that are not there.

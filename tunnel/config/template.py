@@ -10,17 +10,9 @@ import attrs
 import tomlkit
 
 from tunnel import limits
-from tunnel.config.model import (
-    ClientConfig,
-    IdentityConfig,
-    ProxyConfig,
-    RateLimit,
-    ServerConfig,
-    Table,
-    VisitorConfig,
-    header,
-    keys,
-)
+from tunnel.config.client import ClientConfig, ProxyConfig, VisitorConfig
+from tunnel.config.schema import Table, header, keys
+from tunnel.config.server import IdentityConfig, RateLimit, ServerConfig
 from tunnel.config.values import PLACEHOLDER_KEY
 from tunnel.model import PortRange
 
