@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.config.parts import check
 from tunnel.config import (
     PLACEHOLDER_KEY,
     ClientConfig,
@@ -18,7 +19,6 @@ from tunnel.config import (
     RateLimit,
     ServerConfig,
     VisitorConfig,
-    check,
     client_template,
     dump,
     load_client,

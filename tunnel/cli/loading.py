@@ -23,8 +23,7 @@ from tunnel.config.load import load_client as parse_client
 from tunnel.config.load import load_server as parse_server
 from tunnel.config.locate import Path as Place
 from tunnel.config.locate import locate
-from tunnel.config.notes import dotted
-from tunnel.config.report import Report
+from tunnel.config.report import Report, dotted
 from tunnel.errors import Fault, StoreError
 from tunnel.protocol.keys import KeyFormatError, Verifier, is_generated_key
 

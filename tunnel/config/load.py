@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
 from collections.abc import Mapping
 from typing import Any, Final, Generic, TypeVar
 
@@ -11,8 +13,7 @@ from tunnel.config import rules
 from tunnel.config.client import ClientConfig, ProxyConfig, VisitorConfig
 from tunnel.config.legacy import OLD_VARIABLES
 from tunnel.config.locate import Lines
-from tunnel.config.notes import Notes
-from tunnel.config.parse import parse
+from tunnel.config.report import Notes, dotted
 from tunnel.config.schema import Kind
 from tunnel.config.server import IdentityConfig, RateLimit, ServerConfig
 from tunnel.config.tables import (
@@ -35,6 +36,16 @@ _ROOTS: Final = {
 }
 #: Some editors put this in front of a text.
 _BYTE_ORDER_MARK: Final = "\ufeff"
+_PLACE: Final = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)\Z")
+#: What tomllib says, and what the person probably did.
+_HINTS: Final = {
+    "Invalid value": "a text needs quotes",
+    "Unescaped '\\' in a string": "write two of them, or put the text into single quotes",
+    "Expected '=' after a key in a key/value pair": "a line is: key = value",
+    "Unterminated string": "a quote is missing",
+    'Expected "\'"': "a quote is missing",
+    "Expected \"'''\"": "a text is not closed",
+}
 
 
 @attrs.frozen
@@ -76,19 +87,23 @@ def load_client(
     *,
     source: str,
     environ: Mapping[str, str],
-    default_name: str | None = None,
     idle: bool = False,
 ) -> Loaded[ClientConfig]:
-    """Read a ``client.toml``; like `load_server`.
+    """Read a ``client.toml``.
 
-    `default_name` is the client's name if the file has none: such as the host's. With `idle` there
-    may be nothing to do in it: who reads it has something to do.
+    Args:
+      text: the file's contents.
+      source: its name, for messages.
+      environ: the environment, which goes before the file.
+      idle: the file may have neither proxies nor visitors: the caller has some of its own.
+
+    Raises:
+      ConfigError: with all faults, in the order of their lines.
     """
     found = examine(text, Kind.CLIENT, environ, idle=idle)
     if not isinstance(found.value, ClientConfig):
         raise ConfigError(source, found.errors)
-    name = found.value.name or default_name
-    return Loaded(attrs.evolve(found.value, name=name), tuple(found.warnings))
+    return Loaded(found.value, tuple(found.warnings))
 
 
 def detect(text: str) -> Kind | None:
@@ -109,7 +124,7 @@ def examine(
     """Read a text as a server's or a client's file, or as one that is neither. Never raises."""
     text = text.removeprefix(_BYTE_ORDER_MARK)
     lines = Lines.of(text)
-    document = parse(text, lines)
+    document = _parse(text, lines)
     if isinstance(document, Fault):
         return Examined(None, [document], [])
     notes = Notes(lines)
@@ -117,6 +132,31 @@ def examine(
         _anything_to_do(document, notes)
     value = _read(document, kind, environ, notes)
     return Examined(value, notes.errors, notes.warnings)
+
+
+def _parse(text: str, lines: Lines) -> dict[str, Any] | Fault:
+    """The document, or what is wrong with it: TOML's reader stops at the first error."""
+    # tomllib, not tomlkit: it tells the right line, and takes nothing that is not TOML.
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        return Fault(None, None, "brackets are nested too deeply")
+    except tomllib.TOMLDecodeError as error:
+        return _syntax_fault(str(error), text, lines)
+    except ValueError:
+        return Fault(None, None, "a number has too many digits")
+
+
+def _syntax_fault(message: str, text: str, lines: Lines) -> Fault:
+    place = _PLACE.search(message)
+    at_end = text.rstrip().count("\n") + 1
+    line = int(place[1]) if place and place[1] else at_end
+    if lines.repeated is not None and lines.repeated.line == line:
+        return Fault(line, dotted(lines.repeated.path), "is in the file twice")
+    reason = _PLACE.sub("", message)
+    column = f", column {place[2]}" if place and place[2] else ""
+    hint = f" ({_HINTS[reason]})" if reason in _HINTS else ""
+    return Fault(line, None, f"not TOML{column}: {reason}{hint}")
 
 
 def _read(

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from tunnel import limits
 from tunnel.config.locate import Path
-from tunnel.config.notes import Notes, dotted
+from tunnel.config.report import Notes, dotted
 from tunnel.config.server import RateLimit
 from tunnel.config.values import PLACEHOLDER_KEY, PORT, UNIX
 

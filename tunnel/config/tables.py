@@ -11,7 +11,7 @@ import attrs
 from tunnel.config.client import ClientConfig, ProxyConfig, VisitorConfig
 from tunnel.config.legacy import Treatment, old_key
 from tunnel.config.locate import Path
-from tunnel.config.notes import Notes, dotted
+from tunnel.config.report import Notes, dotted
 from tunnel.config.schema import Table, header, keys, required
 from tunnel.config.server import IdentityConfig, RateLimit, ServerConfig
 from tunnel.config.values import describe
