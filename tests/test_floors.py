@@ -117,7 +117,7 @@ def test_lower_floors_load_no_trio(module):
 def test_modules_and_functions_stay_small():
     for path in modules():
         text = path.read_text()
-        assert text.count("\n") <= 400, path
+        assert text.count("\n") <= 500, path
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 assert node.end_lineno - node.lineno < 60, f"{path}: {node.name}"

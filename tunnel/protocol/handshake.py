@@ -8,16 +8,16 @@
 
 Both proofs cover every frame before them exactly as it was sent, and the server's certificate: a
 byte changed on the way, or another certificate in between, and they do not fit. The order of
-messages is a table (`SERVER` and `CLIENT` in `conversation`); a message that it does not expect
-ends the connection.
+messages is a table (`SERVER` and `CLIENT`); a message that it does not expect ends the connection.
 """
 
 from __future__ import annotations
 
+import enum
 import hashlib
 import hmac
 from collections.abc import Callable
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
 import attrs
 
@@ -25,16 +25,8 @@ from tunnel import limits
 from tunnel.errors import LocalProtocolError, Refused, RemoteProtocolError
 from tunnel.model import RefusalCode
 from tunnel.protocol import messages
-from tunnel.protocol.conversation import (
-    CLIENT,
-    NEED_DATA,
-    SERVER,
-    Binding,
-    Conversation,
-    State,
-    Waiting,
-)
-from tunnel.protocol.keys import ClientKeys, Verifier, mac
+from tunnel.protocol.framing import FrameDecoder
+from tunnel.protocol.keys import ClientKeys, Verifier
 from tunnel.protocol.messages import (
     VERSION,
     Authenticate,
@@ -44,12 +36,15 @@ from tunnel.protocol.messages import (
     Challenge,
     Configure,
     Configured,
+    Message,
     Proof,
     ProxyRequest,
     RefusedMessage,
     Rejected,
+    Unknown,
     VisitorRequest,
 )
+from tunnel.protocol.proofs import Binding, Transcript
 
 __all__ = [
     "NEED_DATA",
@@ -63,10 +58,6 @@ __all__ = [
     "ServerProved",
     "Waiting",
 ]
-
-_CLIENT_LABEL: Final = b"tls-tunnel/1 client proof\0"
-_SERVER_LABEL: Final = b"tls-tunnel/1 server proof\0"
-
 
 # --- Events ----------------------------------------------------------------------------------
 
@@ -117,11 +108,133 @@ ServerEvent: TypeAlias = ClientProved | ConfigureReceived
 ClientEvent: TypeAlias = ChallengeReceived | ServerProved | ConfiguredReceived
 
 
+# --- What both sides share -------------------------------------------------------------------
+
+
+class Waiting(enum.Enum):
+    """`next_event` needs more bytes."""
+
+    NEED_DATA = enum.auto()
+
+
+NEED_DATA: Final = Waiting.NEED_DATA
+
+
+class State(enum.Enum):
+    """Where the handshake is; named for what this end waits for, or has to do."""
+
+    START = "has to begin"
+    AWAIT_CHALLENGE = "waits for challenge"
+    ANSWER_CHALLENGE = "has to authenticate"
+    AWAIT_AUTHENTICATE = "waits for authenticate"
+    AWAIT_CLIENT_PROOF = "waits for the client's proof"
+    DECIDE = "has to accept or refuse"
+    AWAIT_AUTHENTICATED = "waits for authenticated"
+    AWAIT_SERVER_PROOF = "waits for the server's proof"
+    CONFIGURE = "has to configure"
+    AWAIT_CONFIGURE = "waits for configure"
+    ANSWER_CONFIGURE = "has to answer configure"
+    AWAIT_CONFIGURED = "waits for configured"
+    DONE = "is done"
+    FAILED = "has failed"
+
+
+#: What each side waits for, message by message; anything else then is an error.
+SERVER: Final = {
+    State.AWAIT_AUTHENTICATE: (Authenticate, State.AWAIT_CLIENT_PROOF),
+    State.AWAIT_CLIENT_PROOF: (Proof, State.DECIDE),
+    State.AWAIT_CONFIGURE: (Configure, State.ANSWER_CONFIGURE),
+}
+CLIENT: Final = {
+    State.AWAIT_CHALLENGE: (Challenge, State.ANSWER_CHALLENGE),
+    State.AWAIT_AUTHENTICATED: (Authenticated, State.AWAIT_SERVER_PROOF),
+    State.AWAIT_SERVER_PROOF: (Proof, State.CONFIGURE),
+    State.AWAIT_CONFIGURED: (Configured, State.DONE),
+}
+Table: TypeAlias = dict[State, tuple[type, State]]
+_M = TypeVar("_M")
+
+
+class _Handshake:
+    """What both sides share: frames, their order, the transcript."""
+
+    def __init__(self, table: Table, state: State, binding: Binding) -> None:
+        self._table = table
+        self._state = state
+        self._decoder = FrameDecoder(limits.MAX_FRAME_BEFORE_AUTHENTICATION)
+        self._transcript = Transcript(binding)
+        self._binding = binding
+        self._eof = False
+
+    def receive_data(self, data: bytes) -> None:
+        """Take bytes that the wire brought; empty ones mean its end. After a failure: drop them."""
+        if not data:
+            self._eof = True
+        elif self._state is not State.FAILED:
+            self._decoder.feed(data)
+
+    @property
+    def trailing_data(self) -> bytes:
+        """What came behind the last message: the first bytes of Yamux."""
+        return self._decoder.trailing
+
+    def _next_message(self) -> tuple[Message, bytes] | None:
+        """The next message if this end waits for one, and the state moved along the table."""
+        if self._state not in self._table:
+            raise LocalProtocolError(f"this end {self._state.value}")
+        frame = self._decoder.next_frame()
+        if frame is None:
+            if self._eof:
+                middle = " in the middle of a message," if self._decoder.trailing else ""
+                raise RemoteProtocolError(f"closed{middle} while this end {self._state.value}")
+            return None
+        message = messages.decode(frame)
+        if isinstance(message, RefusedMessage):
+            self._refused(message)
+        if isinstance(message, Unknown) and message.version != VERSION:
+            raise Refused(
+                RefusalCode.VERSION,
+                f"one end speaks version {message.version} of the protocol, "
+                f"the other {VERSION}: update the older one",
+            )
+        expected, following = self._table[self._state]
+        if not isinstance(message, expected):
+            raise RemoteProtocolError(f"{message.kind} came while this end {self._state.value}")
+        self._state = following
+        return message, frame  # type: ignore[return-value]  # the table has no Unknown in it
+
+    def _refused(self, message: RefusedMessage) -> None:
+        raise RemoteProtocolError(f"only a server refuses, and this was a client: {message.code}")
+
+    def _parse(self, read: Callable[[], _M]) -> _M:
+        if self._state is State.FAILED:
+            raise RemoteProtocolError("this handshake has failed before")
+        try:
+            return read()
+        except (RemoteProtocolError, Refused):
+            self._fail()
+            raise
+
+    def _fail(self) -> None:
+        self._state = State.FAILED
+        self._decoder.clear()
+
+    def _move(self, expected: State, following: State) -> None:
+        if self._state is not expected:
+            raise LocalProtocolError(f"this end {self._state.value}")
+        self._state = following
+
+    def _no_read_ahead(self) -> None:
+        """Nothing may come before it was asked for."""
+        if self._decoder.trailing:
+            raise RemoteProtocolError("the client sent more than it was asked for")
+
+
 def _xor(one: bytes, other: bytes) -> bytes:
     return bytes(a ^ b for a, b in zip(one, other, strict=True))
 
 
-class ServerHandshake(Conversation):
+class ServerHandshake(_Handshake):
     """The server's side.
 
     Args:
@@ -199,7 +312,7 @@ class ServerHandshake(Conversation):
         assert hello is not None  # the table has authenticate before proof  # noqa: S101
         known = self._lookup(hello.key_id)
         verifier = known or self._dummy
-        mask = mac(verifier.stored_key, _CLIENT_LABEL + self._transcript.digest())
+        mask = self._transcript.client_mask(verifier.stored_key)
         client_key = _xor(proof.mac, mask)
         fits = hmac.compare_digest(hashlib.sha256(client_key).digest(), verifier.stored_key)
         if not fits or known is None:
@@ -222,7 +335,7 @@ class ServerHandshake(Conversation):
             Authenticated(self.session_id, name, self._server_version, self._capabilities)
         )
         self._transcript.add(frame)
-        proof = mac(self._verifier.server_key, _SERVER_LABEL + self._transcript.digest())
+        proof = self._transcript.server_proof(self._verifier.server_key)
         self._decoder.limit = limits.MAX_FRAME_AFTER_AUTHENTICATION
         return frame + messages.encode(Proof(proof))
 
@@ -239,7 +352,7 @@ class ServerHandshake(Conversation):
         return messages.encode(RefusedMessage(RefusalCode(code), text, retry_after))
 
 
-class ClientHandshake(Conversation):
+class ClientHandshake(_Handshake):
     """The client's side.
 
     Args:
@@ -320,8 +433,7 @@ class ClientHandshake(Conversation):
             )
 
     def _check_proof(self, proof: Proof) -> ServerProved:
-        key = self._keys.verifier.server_key
-        expected = mac(key, _SERVER_LABEL + self._transcript.digest())
+        expected = self._transcript.server_proof(self._keys.verifier.server_key)
         if not hmac.compare_digest(proof.mac, expected):
             raise RemoteProtocolError("the server could not prove that it knows the auth_key")
         answer = self._authenticated
@@ -334,8 +446,7 @@ class ClientHandshake(Conversation):
         self._move(State.ANSWER_CHALLENGE, State.AWAIT_AUTHENTICATED)
         frame = messages.encode(self._hello)
         self._transcript.add(frame)
-        stored_key = self._keys.verifier.stored_key
-        mask = mac(stored_key, _CLIENT_LABEL + self._transcript.digest())
+        mask = self._transcript.client_mask(self._keys.verifier.stored_key)
         proof = messages.encode(Proof(_xor(self._keys.client_key, mask)))
         self._transcript.add(proof)
         return frame + proof

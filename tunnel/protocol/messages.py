@@ -24,11 +24,11 @@ from tunnel.protocol.publishing import (
     Reconfigure,
     Reconfigured,
     Rejected,
+    Target,
+    VisitorRequest,
 )
-from tunnel.protocol.visiting import VISITORS, Target, VisitorRequest
 
 __all__ = [
-    "BINDINGS",
     "RECONFIGURE",
     "VERSION",
     "VISITORS",
@@ -55,15 +55,14 @@ __all__ = [
 ]
 
 VERSION: Final = 1
-#: How a proof is tied to the connection: to the server's certificate, or (behind a proxy that
-#: ends TLS, and only if both files say so) to nothing.
-BINDINGS: Final = ("certificate", "none")
 NONCE_SIZE: Final = 32
 ID_SIZE: Final = 16
 KEY_ID_SIZE: Final = 16
 MAC_SIZE: Final = 32
 #: The feature of an end that takes part in `Reconfigure`.
 RECONFIGURE: Final = "reconfigure"
+#: The feature of an end that takes part in visits.
+VISITORS: Final = "visitors"
 _U32: Final = 2**32 - 1
 
 

@@ -1,4 +1,4 @@
-"""What a client wants published, and what becomes of it: at first, and while it is connected."""
+"""What a client wants published and visited, and what becomes of it, then and later."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tunnel.errors import RemoteProtocolError
 from tunnel.model import Address, RejectionCode
 from tunnel.protocol import fields
 from tunnel.protocol.framing import Json
-from tunnel.protocol.visiting import VISIT_NONCE_SIZE, VisitorRequest
+from tunnel.protocol.proofs import VISIT_NONCE_SIZE
 
 _U32: Final = 2**32 - 1
 #: Keys of a proxy that are left out where they say nothing.
@@ -58,6 +58,38 @@ class ProxyRequest:
             fields.token(message, "visit_nonce", VISIT_NONCE_SIZE)
             if "visit_nonce" in message
             else b"",
+        )
+
+
+@attrs.frozen
+class VisitorRequest:
+    """A proxy of some client that this client wants to visit.
+
+    Args:
+      visitor_id: chosen by the client; each stream says it.
+      name: the proxy's name.
+      publish_port: the proxy's; 0 is whatever it has, if there is only one of that name.
+      owner: the name of the client that must have it; empty for any.
+    """
+
+    visitor_id: int
+    name: str
+    publish_port: int = 0
+    owner: str = ""
+
+    def to_json(self) -> Json:
+        """An entry of `visitors`."""
+        entry = {"id": self.visitor_id, "name": self.name, "publish_port": self.publish_port}
+        return entry | ({"owner": self.owner} if self.owner else {})
+
+    @classmethod
+    def from_json(cls, message: Json) -> VisitorRequest:
+        """Read an entry of `visitors`."""
+        return cls(
+            fields.integer(message, "id", 0, _U32),
+            fields.name(message, "name"),
+            fields.integer(message, "publish_port", 0, 65535),
+            fields.name(message, "owner") if "owner" in message else "",
         )
 
 
@@ -209,6 +241,48 @@ class Reconfigured:
     def from_json(cls, message: Json) -> Reconfigured:
         """Read the message's keys."""
         return cls(_answers(message))
+
+
+@attrs.frozen
+class Target:
+    """A notice: what has become of a proxy that the client visits.
+
+    Args:
+      visitor_id: which visitor of the client's.
+      owner: the name of the client that has it; empty if it cannot be visited now.
+      port: the `publish_port` that its owner configured.
+      nonce: for the proof, if it has a secret; else empty.
+      reason: why it cannot be visited now; empty if it can.
+    """
+
+    kind: ClassVar = "target"
+    visitor_id: int
+    owner: str = ""
+    port: int = 0
+    nonce: bytes = b""
+    reason: str = ""
+
+    def to_json(self) -> Json:
+        """The message's keys."""
+        message: Json = {"id": self.visitor_id}
+        if self.owner:
+            message |= {"owner": self.owner, "publish_port": self.port}
+        if self.nonce:
+            message["nonce"] = self.nonce.hex()
+        if self.reason:
+            message["reason"] = fields.harmless(self.reason)
+        return message
+
+    @classmethod
+    def from_json(cls, message: Json) -> Target:
+        """Read the message's keys."""
+        return cls(
+            fields.integer(message, "id", 0, _U32),
+            fields.name(message, "owner") if "owner" in message else "",
+            fields.integer(message, "publish_port", 0, 65535, 0),
+            fields.token(message, "nonce", VISIT_NONCE_SIZE) if "nonce" in message else b"",
+            fields.harmless(fields.text(message, "reason", limits.MAX_REFUSAL_TEXT, "")),
+        )
 
 
 def _answers(message: Json) -> tuple[Bound | Rejected, ...]:

@@ -9,9 +9,9 @@ import pytest
 
 from tests.protocol.parts import KEY
 from tunnel.protocol.keys import KeyFormatError
-from tunnel.protocol.visiting import Visitation, visit_key
+from tunnel.protocol.proofs import VisitTranscript, visit_key
 
-ABOUT = Visitation("office", "数据库", 5432, "laptop", b"o" * 32, b"v" * 32)
+ABOUT = VisitTranscript("office", "数据库", 5432, "laptop", b"o" * 32, b"v" * 32)
 VISIT_KEY = visit_key(KEY)
 
 
