@@ -16,11 +16,10 @@ from tunnel import limits
 from tunnel.errors import LocalProtocolError, RemoteProtocolError
 from tunnel.yamux import events
 from tunnel.yamux.events import CLOSED, NEED_DATA, Event, Sentinel
-from tunnel.yamux.frames import GoAwayCode, Trace
+from tunnel.yamux.frames import Buffer, GoAwayCode, Trace
 from tunnel.yamux.inbox import Inbox
 from tunnel.yamux.keepalive import Keepalive
 from tunnel.yamux.outbox import Outbox
-from tunnel.yamux.parser import Buffer
 from tunnel.yamux.settings import Role, Settings
 from tunnel.yamux.states import Input
 from tunnel.yamux.table import StreamTable

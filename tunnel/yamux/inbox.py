@@ -9,7 +9,6 @@ from __future__ import annotations
 from tunnel import limits
 from tunnel.errors import RemoteProtocolError
 from tunnel.yamux import events
-from tunnel.yamux.budget import Budget
 from tunnel.yamux.events import Event
 from tunnel.yamux.frames import (
     ACK,
@@ -21,18 +20,38 @@ from tunnel.yamux.frames import (
     SYN,
     VERSION,
     WINDOW_UPDATE,
+    FrameParser,
     GoAwayCode,
+    Header,
     Trace,
     describe,
 )
 from tunnel.yamux.keepalive import Keepalive
 from tunnel.yamux.outbox import Outbox
-from tunnel.yamux.parser import FrameParser, Header
 from tunnel.yamux.settings import Settings
 from tunnel.yamux.states import RESET, Input
 from tunnel.yamux.stream import Stream
 from tunnel.yamux.table import StreamTable
 from tunnel.yamux.windows import Windows
+
+
+class Budget:
+    """A number of things a second; time comes with every call."""
+
+    __slots__ = ("_left", "_per_second", "_second")
+
+    def __init__(self, per_second: int) -> None:
+        self._per_second = per_second
+        self._left = per_second
+        self._second = 0.0
+
+    def spend(self, now: float) -> bool:
+        """Count one; False if that was one too many in this second."""
+        if now - self._second >= 1.0:
+            self._second = now
+            self._left = self._per_second
+        self._left -= 1
+        return self._left >= 0
 
 
 class Inbox:

@@ -23,10 +23,10 @@ from tunnel.yamux.frames import (
     SYN,
     VERSION,
     WINDOW_UPDATE,
+    Buffer,
     Trace,
     describe,
 )
-from tunnel.yamux.parser import Buffer
 from tunnel.yamux.stream import Stream
 
 #: A frame is cut short to fit a batch only if this much of it fits.

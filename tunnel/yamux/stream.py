@@ -6,7 +6,7 @@ from collections import deque
 
 from tunnel import limits
 from tunnel.errors import LocalProtocolError
-from tunnel.yamux.parser import Buffer
+from tunnel.yamux.frames import Buffer
 from tunnel.yamux.states import OPEN, TRANSITIONS, Input, State
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from tunnel import limits
 from tunnel.errors import LocalProtocolError
 from tunnel.yamux import events
-from tunnel.yamux.eventqueue import EventQueue
+from tunnel.yamux.events import EventQueue
 from tunnel.yamux.outbox import Outbox
 from tunnel.yamux.settings import Role, Settings
 from tunnel.yamux.states import CLOSED, RESET, Input
