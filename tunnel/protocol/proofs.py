@@ -111,7 +111,7 @@ class VisitTranscript:
     visitor_nonce: bytes
 
     def visit_proof(self, key: bytes) -> bytes:
-        """What shows that the visitor's client knows the secret; 32 bytes. `key` is a `visit_key`."""
+        """What shows that the visitor's client knows the secret, by its `visit_key`; 32 bytes."""
         return mac(key, _VISIT_LABEL + self._text())
 
     def visited_proof(self, key: bytes) -> bytes:
