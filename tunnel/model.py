@@ -87,21 +87,27 @@ class PortRange:
 
 
 class RefusalCode(enum.StrEnum):
-    """Why a server refuses a whole client; `docs/protocol.md` explains each."""
+    """Why a server refuses a whole client; `docs/protocol.md`, "refused", explains each.
+
+    The reserved codes are never sent by this version, and understood: another may send them.
+    """
 
     VERSION = "version"
     BINDING = "binding"
     AUTHENTICATION = "authentication"
     PROTOCOL = "protocol"
-    BUSY = "busy"
+    BUSY = "busy"  # reserved
     ALREADY_CONNECTED = "already_connected"
-    LIMIT = "limit"
-    STOPPING = "stopping"
+    LIMIT = "limit"  # reserved
+    STOPPING = "stopping"  # reserved
     INTERNAL = "internal"
 
 
 class RejectionCode(enum.StrEnum):
-    """Why a server does not publish one proxy; the client's other proxies go on."""
+    """Why a server does not publish one proxy; the client's other proxies go on.
+
+    The reserved code is never sent by this version, and understood.
+    """
 
     NOT_ALLOWED = "not_allowed"
     RESERVED = "reserved"
@@ -110,7 +116,7 @@ class RejectionCode(enum.StrEnum):
     LIMIT = "limit"
     PERMISSION = "permission"
     BAD_ADDRESS = "bad_address"
-    UNSUPPORTED = "unsupported"
+    UNSUPPORTED = "unsupported"  # reserved
     INTERNAL = "internal"
 
     @property
@@ -125,7 +131,8 @@ class RejectionCode(enum.StrEnum):
 class ResetCode(enum.IntEnum):
     """Why a stream was reset, carried in the RST frame between our own ends (0: not said).
 
-    Both sides log the name, so that "connection reset" has a reason.
+    Both sides log the name, so that "connection reset" has a reason. The reserved code is never
+    sent by this version, and understood.
     """
 
     NONE = 0
@@ -138,7 +145,7 @@ class ResetCode(enum.IntEnum):
     UNKNOWN_PROXY = 7
     BAD_PREAMBLE = 8
     LIMIT = 9
-    STOPPING = 10
+    STOPPING = 10  # reserved
     LINK_LOST = 11
     NOT_ALLOWED = 12
     AWAY = 13

@@ -74,7 +74,8 @@ class Capabilities:
       max_frame: largest DATA payload, bytes.
       max_streams: streams that may be open at once.
       backlog: streams that may be unacknowledged at once.
-      window: receive window that a stream begins with, bytes; 256 KiB is Yamux's own.
+      window: reserved. It is sent, checked on receipt and not used: every stream begins with
+        Yamux's 256 KiB, and windows grow by measurement.
       features: names of further abilities, such as `RECONFIGURE`.
     """
 

@@ -290,7 +290,11 @@ class Connection:
         self._keepalive.heard(now)
 
     def start_drain(self) -> None:
-        """Refuse streams from now on, ours and the peer's; those that live go on."""
+        """Refuse streams from now on, ours and the peer's; those that live go on.
+
+        Nothing is said on the wire: a go-away ends the session of some peers. Call `close` when
+        `stream_count` is 0.
+        """
         self._table.draining = True
 
     def close(self, code: int = GoAwayCode.NORMAL) -> None:
