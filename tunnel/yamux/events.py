@@ -139,7 +139,11 @@ Event: TypeAlias = (
 
 
 class EventQueue:
-    """Short: bytes are parsed only while it is empty, so most of it is what the caller caused."""
+    """What waits for `next_event`; holds the two rules of the module.
+
+    It stays short without a bound of its own: bytes are parsed only while it is empty, so that most
+    of it is what the caller caused.
+    """
 
     __slots__ = ("_closed", "waiting")
 
@@ -148,12 +152,12 @@ class EventQueue:
         self._closed = False
 
     def put(self, event: Event, stream: Stream | None = None) -> None:
-        """Something happened, to `stream` if it is about one."""
+        """Add what happened; `stream` is the one that it is about, if any."""
         if not self._closed:
             self.waiting.append((stream, event))
 
     def get(self) -> Event | None:
-        """The next event. Of a stream that the caller has reset nothing is told any more."""
+        """Take the next event, leaving out those of streams that the caller has reset."""
         while self.waiting:
             stream, event = self.waiting.popleft()
             if stream is None or not stream.disowned:
@@ -168,5 +172,5 @@ class EventQueue:
         return None
 
     def close(self) -> None:
-        """The connection is over: what waits is still told, and nothing after it."""
+        """Take no more: the connection is over. What waits is still told."""
         self._closed = True

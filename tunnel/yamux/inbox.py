@@ -2,6 +2,10 @@
 
 Whatever a peer sends, it ends in an event or in `RemoteProtocolError`; how each odd or illegal
 input is answered is in `docs/protocol.md`, "Yamux".
+
+Everything that a peer can make this end keep has a bound of its own: bytes by the windows (charged
+when the header has come, before any of the payload), streams by `max_inbound_streams`, pongs and
+resets that wait by theirs. What costs time and keeps nothing is counted by a `Budget`.
 """
 
 from __future__ import annotations
@@ -36,7 +40,15 @@ from tunnel.yamux.windows import Windows
 
 
 class Budget:
-    """A number of things a second; time comes with every call."""
+    """How many frames of no use a peer may send in a second.
+
+    An honest peer sends a few, such as those that cross our reset on the way, so none of them is an
+    error by itself. A window that starts anew each second is enough: twice the number in a row does
+    no harm, and there is nothing to keep but a counter.
+
+    Args:
+      per_second: how many; time comes with each call.
+    """
 
     __slots__ = ("_left", "_per_second", "_second")
 
@@ -46,7 +58,7 @@ class Budget:
         self._second = 0.0
 
     def spend(self, now: float) -> bool:
-        """Count one; False if that was one too many in this second."""
+        """Count one at `now`; False if that was one too many in this second."""
         if now - self._second >= 1.0:
             self._second = now
             self._left = self._per_second
@@ -81,6 +93,8 @@ class Inbox:
         self._trace = trace
         self._useless = Budget(settings.useless_frames_per_second)
         self._now = 0.0
+        #: Of the DATA frame under way: bytes that have not come, whether it has a FIN, its stream
+        #: (None if the payload is to be dropped).
         self._body_left = 0
         self._body_fin = False
         self._body_stream: Stream | None = None
@@ -92,7 +106,14 @@ class Inbox:
         return self.parser.at_boundary and not self._body_left
 
     def next_event(self, now: float) -> Event | None:
-        """The next thing that the bytes at hand say; None if they say nothing more."""
+        """The next event that the bytes at hand, or the caller, have caused; None if there is none.
+
+        Bytes are parsed only when no event waits: so a caller that resets a stream while it handles
+        one event hears nothing of the stream's that was parsed ahead, and the queue stays short.
+
+        Raises:
+          RemoteProtocolError: the peer broke the protocol.
+        """
         self._now = now
         queue = self._table.events
         while True:

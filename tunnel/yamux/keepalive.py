@@ -1,4 +1,10 @@
-"""Is the peer still there? Any byte is life; a ping asks for one after a silence."""
+"""Whether the peer is still there: any byte shows it, and a ping asks for one after a silence.
+
+Yamux's own keepalive counts the answers to pings. That fails where a link is slow: an answer that
+waits behind megabytes of data is late, though the peer is well and those very bytes show it. Here
+every byte that arrives, even half a TLS record, is a sign of life, and a ping is sent only so that
+a peer that has nothing to say says something.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +12,12 @@ from tunnel.yamux.settings import Settings
 
 
 class Keepalive:
-    """Silence, pings and round trips of one connection. Seconds throughout."""
+    """Silence, pings and round trips of one connection. Seconds throughout.
+
+    Args:
+      settings: `keepalive_interval` (None for no keepalive) and `keepalive_timeout`.
+      now: when the connection began.
+    """
 
     def __init__(self, settings: Settings, now: float) -> None:
         self._interval = settings.keepalive_interval
@@ -21,7 +32,7 @@ class Keepalive:
         self._sent: float | None = None
 
     def heard(self, now: float) -> None:
-        """The peer lived at `now`; an answer only if that is later than the last sign of life."""
+        """Take a sign of life at `now`; one that is no later than the last answers no ping."""
         if now > self._heard:
             self._heard = now
             self._asked = None
@@ -53,7 +64,7 @@ class Keepalive:
 
     @property
     def deadline(self) -> float | None:
-        """When to look again."""
+        """When `wants_ping` or `expired` can next be true; None for never."""
         if self._interval is None:
             return None
         if self._asked is not None:
