@@ -1,4 +1,4 @@
-"""Who are you, and what do you want: the five steps before Yamux, from each side, without I/O.
+"""The handshake: the five steps before Yamux, from each side, without I/O.
 
     1  server  challenge
     2  client  authenticate, proof
@@ -9,6 +9,14 @@
 Both proofs cover every frame before them exactly as it was sent, and the server's certificate: a
 byte changed on the way, or another certificate in between, and they do not fit. The order of
 messages is a table (`SERVER` and `CLIENT`); a message that it does not expect ends the connection.
+
+The client proves itself first: a stranger learns nothing of a server but its certificate and that
+it speaks this protocol. The server lets no client send ahead: until it has proved itself, what comes
+beyond the frame that was asked for is an error, which bounds what a stranger can make it keep.
+
+Either end is used the same way: `receive_data` what the wire brought, then `next_event` until it
+says `NEED_DATA`, and send what the methods named after the steps return. Nothing here waits, and an
+end that has failed stays failed.
 """
 
 from __future__ import annotations
@@ -44,27 +52,24 @@ from tunnel.protocol.messages import (
     Unknown,
     VisitorRequest,
 )
-from tunnel.protocol.proofs import Binding, Transcript
-
-__all__ = [
-    "NEED_DATA",
-    "Binding",
-    "ChallengeReceived",
-    "ClientHandshake",
-    "ClientProved",
-    "ConfigureReceived",
-    "ConfiguredReceived",
-    "ServerHandshake",
-    "ServerProved",
-    "Waiting",
-]
+from tunnel.protocol.proofs import Binding as Binding
+from tunnel.protocol.proofs import Transcript
 
 # --- Events ----------------------------------------------------------------------------------
 
 
 @attrs.frozen
 class ClientProved:
-    """Server: the client knows the key that `key_id` names, and says who it is."""
+    """Server: the client has proved that it knows the key that `key_id` names.
+
+    Args:
+      key_id: 16 bytes.
+      name: how it wants to be called; nothing that the key proves.
+      client_id: made once per configuration, 32 hexadecimal digits.
+      instance_id: made once per process, 32 hexadecimal digits.
+      attempt: counts the connections of that process from 1: of two, the greater is the later.
+      capabilities: what it can take.
+    """
 
     key_id: bytes
     name: str
@@ -89,7 +94,14 @@ class ChallengeReceived:
 
 @attrs.frozen
 class ServerProved:
-    """Client: the server knows the key too; go on with `configure`."""
+    """Client: the server has proved that it knows the key too; go on with `configure`.
+
+    Args:
+      session: names the session in both logs, 32 hexadecimal digits.
+      name: what the server calls this client.
+      server_version: for log lines.
+      capabilities: what the server can take.
+    """
 
     session: str
     name: str
@@ -156,7 +168,13 @@ _M = TypeVar("_M")
 
 
 class _Handshake:
-    """What both sides share: frames, their order, the transcript."""
+    """What both sides share: frames, their order, the transcript.
+
+    Args:
+      table: what this side waits for.
+      state: where it begins.
+      binding: what this end ties the proofs to.
+    """
 
     def __init__(self, table: Table, state: State, binding: Binding) -> None:
         self._table = table
@@ -175,11 +193,17 @@ class _Handshake:
 
     @property
     def trailing_data(self) -> bytes:
-        """What came behind the last message: the first bytes of Yamux."""
+        """Bytes behind the last message; once the handshake is done, the first of Yamux."""
         return self._decoder.trailing
 
     def _next_message(self) -> tuple[Message, bytes] | None:
-        """The next message if this end waits for one, and the state moved along the table."""
+        """Take the next message and its frame, and move along the table; None for lack of bytes.
+
+        Raises:
+          LocalProtocolError: this end has something to send first.
+          Refused: the other end refuses, or speaks another version of the protocol.
+          RemoteProtocolError: a message that the table has not here, or the end of the bytes.
+        """
         if self._state not in self._table:
             raise LocalProtocolError(f"this end {self._state.value}")
         frame = self._decoder.next_frame()
@@ -225,7 +249,7 @@ class _Handshake:
         self._state = following
 
     def _no_read_ahead(self) -> None:
-        """Nothing may come before it was asked for."""
+        """Raise RemoteProtocolError if anything came before it was asked for."""
         if self._decoder.trailing:
             raise RemoteProtocolError("the client sent more than it was asked for")
 
@@ -270,7 +294,7 @@ class ServerHandshake(_Handshake):
         self._hello: Authenticate | None = None
 
     def challenge(self) -> bytes:
-        """The first thing to send."""
+        """1: the first frame to send."""
         self._move(State.START, State.AWAIT_AUTHENTICATE)
         frame = messages.encode(Challenge(VERSION, (self._binding.kind,), self._nonce))
         self._transcript.add(frame)
@@ -280,7 +304,7 @@ class ServerHandshake(_Handshake):
         """What the client has said, or `NEED_DATA`.
 
         Raises:
-          Refused: the client cannot be let in; send `refuse` with what the error says.
+          Refused: the client is not accepted; send `refuse` with what the error says.
           RemoteProtocolError: the client broke the rules; the same, with code `protocol`.
         """
         return self._parse(self._next_event)
@@ -311,6 +335,7 @@ class ServerHandshake(_Handshake):
         hello = self._hello
         assert hello is not None  # the table has authenticate before proof  # noqa: S101
         known = self._lookup(hello.key_id)
+        # An unknown key takes the same steps as a wrong proof: time does not tell which keys exist.
         verifier = known or self._dummy
         mask = self._transcript.client_mask(verifier.stored_key)
         client_key = _xor(proof.mac, mask)
@@ -329,7 +354,11 @@ class ServerHandshake(_Handshake):
         )
 
     def accept(self, *, name: str) -> bytes:
-        """3a and 3b: the client is in, under this name; go on to its `configure`."""
+        """3a and 3b: accept the client, under this name; it goes on with `configure`.
+
+        Raises:
+          LocalProtocolError: the client has not proved itself, or was answered.
+        """
         self._move(State.DECIDE, State.AWAIT_CONFIGURE)
         frame = messages.encode(
             Authenticated(self.session_id, name, self._server_version, self._capabilities)
@@ -345,7 +374,16 @@ class ServerHandshake(_Handshake):
         return messages.encode(Configured(answers))
 
     def refuse(self, code: str, text: str, retry_after: float | None = None) -> bytes:
-        """No; allowed at any point before `configured`. Close after it, so that it arrives."""
+        """Refuse the client, at any point before `configured`; close once it is sent.
+
+        Args:
+          code: a `RefusalCode`.
+          text: the reason, for people; sent up to `limits.MAX_REFUSAL_TEXT` characters.
+          retry_after: seconds that the client is asked to wait.
+
+        Raises:
+          LocalProtocolError: the handshake is done.
+        """
         if self._state is State.DONE:
             raise LocalProtocolError("Yamux has begun; it is too late to refuse")
         self._fail()
@@ -398,7 +436,7 @@ class ClientHandshake(_Handshake):
         """What the server has said, or `NEED_DATA`.
 
         Raises:
-          Refused: the server said no. Before `ServerProved`, anybody may have said so.
+          Refused: the server refuses. Before `ServerProved` it is not known to be the server.
           RemoteProtocolError: the server broke the rules, or does not know the key.
         """
         return self._parse(self._next_event)
@@ -442,7 +480,7 @@ class ClientHandshake(_Handshake):
         return ServerProved(answer.session, answer.name, answer.server_version, answer.capabilities)
 
     def authenticate(self) -> bytes:
-        """2a and 2b, to be sent in one write."""
+        """2a and 2b, to be sent in one write: a stranger gets no answer between them."""
         self._move(State.ANSWER_CHALLENGE, State.AWAIT_AUTHENTICATED)
         frame = messages.encode(self._hello)
         self._transcript.add(frame)

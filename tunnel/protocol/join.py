@@ -1,4 +1,4 @@
-"""All that a client needs to know of a server, as one word to copy."""
+"""Join strings: all that a client needs to know of a server, as one word to copy."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """From an authentication key to what proves it; the key itself never crosses the wire.
 
-The scheme is SCRAM's (RFC 5802): from the key come a client key, whose hash the server keeps, and
-a server key. Whoever reads the server's copy can check a client's proof and cannot make one.
+The scheme is SCRAM's (RFC 5802 section 3): from the key come a client key, whose hash the server
+keeps, and a server key. With the server's copy a client's proof can be checked and none be made.
 """
 
 from __future__ import annotations
@@ -73,7 +73,13 @@ def key_bytes(text: str) -> bytes | None:
 
 
 def armoured(prefix: str, label: bytes, payload: bytes) -> str:
-    """Bytes as a word that people copy, with a checksum; `label` says what they are."""
+    """Bytes as a word to copy: base32 (RFC 4648 section 6, lower case) with four bytes of checksum.
+
+    Args:
+      prefix: what the word begins with.
+      label: goes into the checksum, so that one kind of word cannot pass for another.
+      payload: the bytes.
+    """
     raw = payload + _checksum(label, payload)
     return prefix + base64.b32encode(raw).decode().rstrip("=").lower()
 
@@ -111,8 +117,8 @@ class Verifier:
     def to_text(self) -> str:
         """One line for a server's file, with a checksum.
 
-        Nobody can pass for a client with it. But whoever has it can pass for the server to a client
-        that does not verify the certificate, and can try which key made up by a person fits it.
+        It is not enough to pass for a client. But it is enough to pass for the server to a client
+        that does not verify the certificate, and to try which key made up by a person fits it.
         """
         payload = self.key_id + self.stored_key + self.server_key
         return armoured(VERIFIER_PREFIX, _VERIFIER_LABEL, payload)
@@ -136,7 +142,10 @@ class Verifier:
 
 
 def root_key(secret: str, salt: bytes) -> bytes:
-    """What everything else is derived from; what a person made up is stretched.
+    """What all other keys are derived from, 32 bytes.
+
+    A generated key is random already. One that a person made up goes through scrypt (RFC 7914),
+    with parameters that cost 0.15 s and 32 MiB, so that guessing it from a proof is slow.
 
     Raises:
       KeyFormatError: see `derive`.

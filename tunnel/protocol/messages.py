@@ -1,4 +1,4 @@
-"""What the two ends say to each other, as values; `docs/protocol.md` has the tables.
+"""The messages of the handshake and the control channel, as values; tables in `docs/protocol.md`.
 
 `decode` checks everything about a message alone; whether it may come now is the handshake's
 business. Keys that are not known are ignored, so that later versions can add some.
@@ -68,7 +68,7 @@ _U32: Final = 2**32 - 1
 
 @attrs.frozen
 class Capabilities:
-    """What an end can take, told to the other.
+    """What an end can take, announced to the other.
 
     Args:
       max_frame: largest DATA payload, bytes.
@@ -174,7 +174,7 @@ class Authenticate:
 
 @attrs.frozen
 class Proof:
-    """2b and 3b: what only somebody with the key can say about this connection."""
+    """2b and 3b: shows that the sender has the key; fits this connection only."""
 
     kind: ClassVar = "proof"
     mac: bytes = attrs.field(repr=False)

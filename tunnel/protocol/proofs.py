@@ -5,8 +5,8 @@ no other: it can be neither replayed nor passed on. Those of the handshake cover
 frames and the server's certificate; those of a visit cover a `VisitTranscript`, who visits whose
 proxy, and the nonces of both. None carries the secret.
 
-Source: the SCRAM exchange (RFC 5802 section 3), and `docs/protocol.md`, "Authentication" and
-"Visits".
+Source: the SCRAM exchange (RFC 5802 section 3), and `docs/protocol.md`, "2b and 3b `proof`"
+and "Visits".
 """
 
 from __future__ import annotations
@@ -37,6 +37,9 @@ _U16: Final = struct.Struct("!H")
 @attrs.frozen
 class Binding:
     """What ties the proofs to the connection.
+
+    With the certificate in the proofs, an end in the middle that shows another certificate gets
+    proofs that fit nowhere else. (RFC 5929 section 4, tls-server-end-point, is the same idea.)
 
     Args:
       kind: one of `BINDINGS`.
