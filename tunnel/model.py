@@ -1,4 +1,4 @@
-"""Values that every floor shares: addresses, port ranges, and the fixed lists of codes."""
+"""Values that every layer shares: addresses, names, port ranges, and the fixed lists of codes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,11 @@ _NOT_IN_NAMES: Final = {"Cc", "Cf", "Cs", "Cn", "Zl", "Zp"}
 
 
 def name_fault(name: str) -> str | None:
-    """What is wrong with the name of a client or proxy, or None. Chinese is fine."""
+    """What is wrong with the name of a client or proxy, for the end of a sentence; or None.
+
+    Names are shown in logs, tables and pages as they are. Letters of any script may be in them;
+    what could hide or move text may not, and of two spellings that look alike only NFC is taken.
+    """
     if not 0 < len(name) <= limits.MAX_NAME_LENGTH:
         return f"must have 1 to {limits.MAX_NAME_LENGTH} characters"
     if name != name.strip():
@@ -121,9 +125,10 @@ class RejectionCode(enum.StrEnum):
 
     @property
     def passes(self) -> bool:
-        """True if the server keeps trying: the port, or the client's last place, is merely busy.
+        """True if the server keeps trying, since the reason may pass by itself.
 
-        Or the system had none of something, such as descriptors, which passes as well.
+        The port is in use, the client has as many proxies as it may have, or the system had none
+        of something, such as descriptors.
         """
         return self in (RejectionCode.IN_USE, RejectionCode.LIMIT, RejectionCode.INTERNAL)
 

@@ -10,9 +10,10 @@ Both proofs cover every frame before them exactly as it was sent, and the server
 byte changed on the way, or another certificate in between, and they do not fit. The order of
 messages is a table (`SERVER` and `CLIENT`); a message that it does not expect ends the connection.
 
-The client proves itself first: a stranger learns nothing of a server but its certificate and that
-it speaks this protocol. The server lets no client send ahead: until it has proved itself, what comes
-beyond the frame that was asked for is an error, which bounds what a stranger can make it keep.
+The client proves itself first: a stranger learns nothing of a server but its certificate, and that
+it speaks this protocol. The server lets no client send ahead: until it has proved itself, what
+comes beyond the frame that was asked for is an error, which bounds what a stranger can make it
+keep.
 
 Either end is used the same way: `receive_data` what the wire brought, then `next_event` until it
 says `NEED_DATA`, and send what the methods named after the steps return. Nothing here waits, and an
