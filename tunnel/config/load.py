@@ -1,4 +1,9 @@
-"""From the text of a configuration to its value, or to every fault that is in it."""
+"""From the text of a configuration to its value, or to every fault that is in it.
+
+The text is read twice: by `tomllib`, which gives values, and by `locate`, which gives lines. Then
+each table is read by its class (`tables`), and the rules between keys are applied (`rules`). The
+value is made only if there was no error, so a configuration in memory is always a valid one.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +42,7 @@ _ROOTS: Final = {
 #: Some editors put this in front of a text.
 _BYTE_ORDER_MARK: Final = "\ufeff"
 _PLACE: Final = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)\Z")
-#: What tomllib says, and what the person probably did.
+#: What tomllib says, and the mistake that it most often means.
 _HINTS: Final = {
     "Invalid value": "a text needs quotes",
     "Unescaped '\\' in a string": "write two of them, or put the text into single quotes",
@@ -50,7 +55,7 @@ _HINTS: Final = {
 
 @attrs.frozen
 class Loaded(Generic[C]):
-    """A configuration, and what is odd about it without being wrong."""
+    """A configuration, and the warnings about it."""
 
     value: C
     warnings: tuple[Fault, ...]
@@ -58,7 +63,7 @@ class Loaded(Generic[C]):
 
 @attrs.frozen
 class Examined:
-    """What became of one text: `value` is None if there are errors."""
+    """All that one text gave: `value` is None if there are errors."""
 
     value: ServerConfig | ClientConfig | None
     errors: list[Fault]
@@ -135,7 +140,7 @@ def examine(
 
 
 def _parse(text: str, lines: Lines) -> dict[str, Any] | Fault:
-    """The document, or what is wrong with it: TOML's reader stops at the first error."""
+    """The document, or the fault in it: the reader of TOML stops at the first error."""
     # tomllib, not tomlkit: it tells the right line, and takes nothing that is not TOML.
     try:
         return tomllib.loads(text)

@@ -20,26 +20,30 @@ _BARE: Final = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 
 @attrs.define(eq=False)
 class Notes:
-    """Errors and warnings about one text."""
+    """Errors and warnings about one text, with the lines where they are.
+
+    Args:
+      lines: where the text has its keys.
+    """
 
     _lines: Lines
     _errors: list[Fault] = attrs.Factory(list)
     _warnings: list[Fault] = attrs.Factory(list)
 
     def error(self, path: Path, message: str) -> None:
-        """Something that keeps the configuration from being used."""
+        """Note what keeps the configuration from being used, about the key at `path`."""
         self._errors.append(self._fault(path, message))
 
     def warn(self, path: Path, message: str) -> None:
-        """Something that may surprise."""
+        """Note what may surprise, about the key at `path`."""
         self._warnings.append(self._fault(path, message))
 
     def error_outside(self, name: str, message: str) -> None:
-        """An error that is in no file: in a variable of the environment, for one."""
+        """Note an error that is in no file, such as one in the environment's variable `name`."""
         self._errors.append(Fault(None, name, message))
 
     def warn_outside(self, name: str, message: str) -> None:
-        """The same as a warning."""
+        """Note a warning that is in no file."""
         self._warnings.append(Fault(None, name, message))
 
     def line(self, path: Path) -> int | None:
@@ -78,7 +82,7 @@ def dotted(path: Path) -> str:
 
 @attrs.frozen
 class Report:
-    """Whose file it is (None: nobody's), and every fault in it."""
+    """Whose file it is (None if it is of neither program), and every fault in it."""
 
     kind: Kind | None
     errors: tuple[Fault, ...]

@@ -1,4 +1,4 @@
-"""What must hold between keys, once each of them is right by itself.
+"""The rules between keys, for what each key's own type cannot say.
 
 Each rule looks at what could be read (`values`: by key, with defaults for what the file leaves out)
 and is silent about keys that are not in there, which have an error of their own.
@@ -77,7 +77,7 @@ def proxies(tables: Tables, notes: Notes) -> None:
 
 
 def _guests(tables: Tables, notes: Notes) -> None:
-    """Who may visit is asked only of those that have no public port; all of them in one frame."""
+    """`allow_visitors` is for proxies without a public port; all names travel in one frame."""
     together = 0
     for index, table in tables.items():
         names, path = table.get("allow_visitors", ()), ("proxies", index, "allow_visitors")
@@ -136,7 +136,7 @@ def _auth_key(
 
 
 def _different_keys(file: Mapping[str, object], values: Values, notes: Notes) -> None:
-    """No two entries may have one key: it would not be said whose it is.
+    """No two entries may have the same key, since the key tells the server which client it is.
 
     (A key and a verifier of it, or two files, are compared when the keys have been derived.)
     """
@@ -183,6 +183,7 @@ def _at_most(most: int, tables: Tables, name: str, notes: Notes) -> None:
 
 
 def _few_networks(tables: Tables, notes: Notes) -> None:
+    """The networks of all proxies together travel in one frame, which has a bound."""
     together = 0
     for index, table in tables.items():
         together += len(table.get("allow_from", ()))

@@ -1,4 +1,7 @@
-"""Reading one table: every key that is there, what is missing, what should not be there."""
+"""The tables of both files, and reading one: what is there, what is missing, what is unknown.
+
+All reading goes on after a fault and puts it into the notes, so that one run names every fault.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,7 @@ A key that is there and wrong is not in it.
 
 
 def one_table(parent: Mapping[str, object], path: Path, notes: Notes) -> dict[str, Any] | None:
-    """The table at a path, if it is there and one."""
+    """The table at a path; None, with a note, if what is there is no table."""
     value = parent.get(str(path[-1]))
     if value is None:
         return None
@@ -71,7 +74,15 @@ def read_table(
     *,
     nested: tuple[str, ...] = (),
 ) -> Values:
-    """Read the keys of one table; what is wrong goes into the notes."""
+    """Read the keys of one table; what is wrong goes into the notes.
+
+    Args:
+      table: its class.
+      file: what the file has there.
+      path: where it is, for messages.
+      notes: take the faults.
+      nested: names of tables in this one, which are read by themselves.
+    """
     values = _defaults(table, file)
     known = keys(table)
     for name, value in file.items():
@@ -103,7 +114,7 @@ def _defaults(table: Table, file: Mapping[str, object]) -> Values:
 
 
 def read_variables(table: Table, values: Values, environ: Mapping[str, str], notes: Notes) -> None:
-    """Let the environment go before the file."""
+    """Put what the environment says into the values of a table; it goes before the file."""
     for name, key in keys(table).items():
         if key.env is None or key.env not in environ:
             continue
@@ -115,7 +126,7 @@ def read_variables(table: Table, values: Values, environ: Mapping[str, str], not
 
 
 def foreign_key(path: Path, value: object, known: Iterable[str], notes: Notes) -> None:
-    """A key that is not of this table: an old one, a misplaced one or a slip of the pen."""
+    """Note a key that is not of this table: one of 1.5, a misplaced or a mistyped one."""
     if not _old(path, value, notes):
         notes.error(path, f"unknown {_kind(value)}{_advice(str(path[-1]), known)}")
 

@@ -80,7 +80,7 @@ def _client(config: ClientConfig) -> Iterator[str]:
 
 
 def _table(name: str, table: Table, config: attrs.AttrsInstance | None) -> Iterator[str]:
-    """One table; without a value, an example of it that is commented out as a whole."""
+    """The lines of one table; without a value, of an example that is commented out as a whole."""
     yield ""
     yield "# " + (table.__doc__ or "").splitlines()[0].replace("`", "")
     yield header(name) if config else f"# {header(name)}"
