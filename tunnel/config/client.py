@@ -104,7 +104,7 @@ class VisitorConfig:
     name: Annotated[str, Key(values.NAME, "The name of the other client's proxy.", "database")]
     publish_port: Annotated[
         int,
-        Key(values.PORT_OR_WHATEVER, "Its publish_port; 0 if it is the only one of its name."),
+        Key(values.PORT_OR_ZERO, "Its publish_port; 0 if it is the only one of its name."),
     ] = 0
     owner: Annotated[
         str | None,

@@ -23,11 +23,11 @@ from tunnel.config.schema import Kind
 from tunnel.config.server import IdentityConfig, RateLimit, ServerConfig
 from tunnel.config.tables import (
     Values,
-    foreign_key,
     many_tables,
     one_table,
     read_table,
     read_variables,
+    unknown_key,
 )
 from tunnel.errors import ConfigError, Fault
 
@@ -178,8 +178,8 @@ def _read(
         notes.error((), message)
         return None
     if kind not in document:
-        advice = f"`tls-tunnel template {kind}` prints a file to begin with"
-        notes.error((kind.value,), f"the table [{kind}] is missing; {advice}")
+        remedy = f"`tls-tunnel template {kind}` prints a file to begin with"
+        notes.error((kind.value,), f"the table [{kind}] is missing; {remedy}")
     reader = _server if kind is Kind.SERVER else _client
     values = reader(document, environ, notes)
     return None if notes.errors else _CONFIGS[kind](**values)
@@ -199,7 +199,7 @@ def _roots(document: Document, kind: Kind | None, notes: Notes) -> None:
         if any(name in names for names in _ROOTS.values()):
             notes.error((name,), f"is not for a {kind}'s file: server and client have one each")
         else:
-            foreign_key((name,), value, known, notes)
+            unknown_key((name,), value, known, notes)
 
 
 def _server(document: Document, environ: Mapping[str, str], notes: Notes) -> Values:
@@ -244,7 +244,7 @@ def _client(document: Document, environ: Mapping[str, str], notes: Notes) -> Val
         if variable in environ:
             notes.warn_outside(variable, text)
     if "forwarders" in document:
-        foreign_key(("forwarders",), document["forwarders"], (), notes)
+        unknown_key(("forwarders",), document["forwarders"], (), notes)
     return values | {
         "proxies": _proxies(document, notes),
         "visitors": _visitors(document, notes),

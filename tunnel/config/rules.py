@@ -7,15 +7,15 @@ and is silent about keys that are not in there, which have an error of their own
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from tunnel import limits
 from tunnel.config.locate import Path
 from tunnel.config.report import Notes, dotted
 from tunnel.config.server import RateLimit
+from tunnel.config.tables import Values
 from tunnel.config.values import PLACEHOLDER_KEY, PORT, UNIX
 
-Values = dict[str, Any]
 Tables = Mapping[int, Values]
 
 AUTH_KEY_VARIABLE: Final = "TLS_TUNNEL_AUTH_KEY"
@@ -70,13 +70,13 @@ def proxies(tables: Tables, notes: Notes) -> None:
     published = {i: table for i, table in tables.items() if table.get("publish_port") != 0}
     _unique(("proxies",), published, ("publish_addr", "publish_port"), notes)
     _few_networks(tables, notes)
-    _guests(tables, notes)
+    _allowed_visitors(tables, notes)
     _secrets("proxies", tables, notes)
     for index, table in tables.items():
         _local_port(("proxies", index, "local_port"), table, notes)
 
 
-def _guests(tables: Tables, notes: Notes) -> None:
+def _allowed_visitors(tables: Tables, notes: Notes) -> None:
     """`allow_visitors` is for proxies without a public port; all names travel in one frame."""
     together = 0
     for index, table in tables.items():

@@ -89,7 +89,7 @@ def read_table(
         here = (*path, name)
         if name not in known:
             if name not in nested:
-                foreign_key(here, value, (*known, *nested), notes)
+                unknown_key(here, value, (*known, *nested), notes)
             continue
         try:
             values[name] = known[name].type.read(value)
@@ -125,17 +125,17 @@ def read_variables(table: Table, values: Values, environ: Mapping[str, str], not
             notes.error_outside(key.env, str(error))
 
 
-def foreign_key(path: Path, value: object, known: Iterable[str], notes: Notes) -> None:
+def unknown_key(path: Path, value: object, known: Iterable[str], notes: Notes) -> None:
     """Note a key that is not of this table: one of 1.5, a misplaced or a mistyped one."""
     if not _old(path, value, notes):
-        notes.error(path, f"unknown {_kind(value)}{_advice(str(path[-1]), known)}")
+        notes.error(path, f"unknown {_kind(value)}{_suggestion(str(path[-1]), known)}")
 
 
 def _kind(value: object) -> str:
     return "table" if isinstance(value, dict) else "key"
 
 
-def _advice(name: str, known: Iterable[str]) -> str:
+def _suggestion(name: str, known: Iterable[str]) -> str:
     homes = [header(table) for table, of in TABLES.items() if name in keys(of)]
     if homes:
         return f"; it belongs in {' or '.join(homes)}"

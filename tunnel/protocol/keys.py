@@ -84,16 +84,21 @@ def armoured(prefix: str, label: bytes, payload: bytes) -> str:
     return prefix + base64.b32encode(raw).decode().rstrip("=").lower()
 
 
-def _read(text: str, prefix: str, label: bytes, size: int) -> bytes | None:
-    """What `armoured` made the text of; None if it is not exactly that."""
+def read_armoured(text: str, prefix: str, label: bytes) -> bytes | None:
+    """The bytes that `armoured` made a text of; None if it is not exactly what `armoured` makes."""
     body = text.removeprefix(prefix)
     try:
-        payload = base64.b32decode(body.upper() + "=" * (-len(body) % 8))[:size]
+        raw = base64.b32decode(body.upper() + "=" * (-len(body) % 8))
     except (binascii.Error, ValueError):
         return None
-    # Written again: base32 has bits that say nothing, and letters that Python takes for others.
-    fits = len(payload) == size and armoured(prefix, label, payload) == text
-    return payload if fits else None
+    payload = raw[:-_CHECKSUM_SIZE]
+    # Compared as a text: base32 has bits that say nothing, and letters that Python takes for others.
+    return payload if armoured(prefix, label, payload) == text else None
+
+
+def _read(text: str, prefix: str, label: bytes, size: int) -> bytes | None:
+    payload = read_armoured(text, prefix, label)
+    return payload if payload is not None and len(payload) == size else None
 
 
 def _checksum(label: bytes, payload: bytes) -> bytes:

@@ -186,7 +186,7 @@ class Connection:
         else:
             stream = self._events.find(stream_id)
         if stream is not None:
-            stream.disowned = True
+            stream.abandoned = True
 
     def room(self, stream_id: int) -> int:
         """How many bytes `send_data` would take; after 0 a `RoomAvailable` comes once it is more.
@@ -291,7 +291,7 @@ class Connection:
         everything, if the stream is over, or the second time.
         """
         stream = self._table.get(stream_id)
-        if stream is not None and stream.state.can_receive and not stream.deaf:
+        if stream is not None and stream.state.can_receive and not stream.read_closed:
             self._table.linger(stream, now)
 
     # --- The session -------------------------------------------------------------------------
@@ -334,7 +334,7 @@ class Connection:
         self._inbox.parser.release()
         if not self._closed:
             self._closed = True
-            self._outbox.say_goodbye(code, at_once=code != GoAwayCode.NORMAL)
+            self._outbox.queue_go_away(code, at_once=code != GoAwayCode.NORMAL)
 
     def next_deadline(self) -> float | None:
         """When to call `on_timer`, in seconds of the caller's clock; None for never."""

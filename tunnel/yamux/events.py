@@ -160,14 +160,14 @@ class EventQueue:
         """Take the next event, leaving out those of streams that the caller has reset."""
         while self.waiting:
             stream, event = self.waiting.popleft()
-            if stream is None or not stream.disowned:
+            if stream is None or not stream.abandoned:
                 return event
         return None
 
     def find(self, stream_id: int) -> Stream | None:
         """The stream of that number, over or not, if something is still to be told of it."""
         for stream, _ in self.waiting:
-            if stream is not None and stream.stream_id == stream_id and not stream.disowned:
+            if stream is not None and stream.stream_id == stream_id and not stream.abandoned:
                 return stream
         return None
 

@@ -138,7 +138,7 @@ class Inbox:
         stream = self._body_stream
         if stream is None or stream.state is RESET:
             return None
-        if stream.deaf:
+        if stream.read_closed:
             self._table.give_up(stream)
             return None
         stream.unconsumed += len(data)
@@ -208,7 +208,7 @@ class Inbox:
         if not length:
             if flags & FIN:
                 self._receive_fin(stream)
-        elif stream.deaf or not stream.state.can_receive:
+        elif stream.read_closed or not stream.state.can_receive:
             stream.apply(Input.RECEIVE_DATA)
             self._table.give_up(stream)
         else:

@@ -154,7 +154,7 @@ class Outbox:
         if not (stream.syn or stream.ack or (stream.fin and not stream.pending_size)):
             self._control.pop(stream.stream_id, None)
 
-    def say_goodbye(self, code: int, *, at_once: bool) -> None:
+    def queue_go_away(self, code: int, *, at_once: bool) -> None:
         """Queue a go-away behind everything else; `at_once` drops everything else."""
         if at_once:
             self.end()
@@ -201,9 +201,9 @@ class Outbox:
             self._update(parts, RST, stream_id, code)
         del self.resets[:room]
         while self._control and len(parts) * HEADER_SIZE < max_bytes:
-            self._say(self._control.popitem(last=False)[1], parts)
+            self._build_stream_control(self._control.popitem(last=False)[1], parts)
 
-    def _say(self, stream: Stream, parts: list[Buffer]) -> None:
+    def _build_stream_control(self, stream: Stream, parts: list[Buffer]) -> None:
         """Everything that the stream has to say, one flag a frame."""
         for flag in (SYN, ACK):
             if stream.syn if flag == SYN else stream.ack:
@@ -214,9 +214,9 @@ class Outbox:
             self._update(parts, 0, stream.stream_id, stream.credit)
             stream.credit = 0
         if stream.fin and not stream.pending_size:
-            self._say_fin(stream, parts)
+            self._build_fin(stream, parts)
 
-    def _say_fin(self, stream: Stream, parts: list[Buffer]) -> None:
+    def _build_fin(self, stream: Stream, parts: list[Buffer]) -> None:
         # On a window update and never on a DATA frame: see the module.
         stream.fin = False
         self._update(parts, FIN, stream.stream_id, 0)
@@ -263,7 +263,7 @@ class Outbox:
         self.pending -= size
         self.served[stream.stream_id] = stream
         if stream.fin and not stream.pending_size:
-            self._say_fin(stream, parts)
+            self._build_fin(stream, parts)
 
     def _update(self, parts: list[Buffer], flags: int, stream_id: int, length: int) -> None:
         self._frame(parts, WINDOW_UPDATE, flags, stream_id, length)

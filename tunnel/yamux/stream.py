@@ -61,9 +61,9 @@ class Stream:
         self.owed = 0
         self.granted_at = granted_at
         #: The caller reads no more: what still comes resets the stream.
-        self.deaf = False
+        self.read_closed = False
         #: The caller has reset it: nothing more is told of it.
-        self.disowned = False
+        self.abandoned = False
 
     def apply(self, what: Input) -> State:
         """Move along the table.

@@ -162,7 +162,7 @@ class StreamTable:
     def served(self, now: float) -> None:
         """See to the streams of which the last batch took data or the FIN: room, and their end."""
         for stream in self._outbox.served.values():
-            if stream.deaf and stream.stream_id in self._lingering:
+            if stream.read_closed and stream.stream_id in self._lingering:
                 self.linger(stream, now)
             if stream.wants_room:
                 self.offer_room(stream)
@@ -184,7 +184,7 @@ class StreamTable:
 
         Unless it ends before; what can still be sent of it begins the time anew (`served`).
         """
-        stream.deaf = True
+        stream.read_closed = True
         self._lingering.pop(stream.stream_id, None)
         self._lingering[stream.stream_id] = now + self._settings.close_linger
 
