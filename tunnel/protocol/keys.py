@@ -92,7 +92,7 @@ def read_armoured(text: str, prefix: str, label: bytes) -> bytes | None:
     except (binascii.Error, ValueError):
         return None
     payload = raw[:-_CHECKSUM_SIZE]
-    # Compared as a text: base32 has bits that say nothing, and letters that Python takes for others.
+    # Written again: base32 has bits that say nothing, and letters that Python takes for others.
     return payload if armoured(prefix, label, payload) == text else None
 
 
