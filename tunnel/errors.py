@@ -68,8 +68,11 @@ class PublishError(TunnelError):
 class Fault:
     """One thing wrong (or odd) in a configuration: where it is and what to do about it.
 
-    `line` counts from 1 and is None for a fault that is nowhere in the file (an environment
-    variable, a missing table); `key` is the dotted key, such as ``proxies[1].publish_port``.
+    Args:
+      line: counts from 1; None for a fault that is nowhere in the file (an environment variable, a
+        missing table).
+      key: dotted, such as ``proxies[1].publish_port``.
+      message: what is wrong and what to do, to be read behind the key.
     """
 
     line: int | None

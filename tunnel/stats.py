@@ -17,8 +17,12 @@ import attrs
 class Counters:
     """What one proxy has carried; bytes move while a connection lives.
 
-    `delivered` bytes came through the tunnel and went into a socket, `read` bytes the other way.
-    On the server that socket is the visitor's, on the client the local service's.
+    Args:
+      active: connections that are open.
+      total: connections that there were, open ones included.
+      delivered: bytes that came through the tunnel and went into a socket: on the server the
+        visitor's, on the client the local service's.
+      read: bytes that went the other way.
     """
 
     active: int = 0
@@ -89,7 +93,7 @@ class Meter:
 
 @attrs.frozen
 class CountersStatistics:
-    """A snapshot of `Counters`."""
+    """A snapshot of `Counters`, with the same fields."""
 
     active: int
     total: int

@@ -115,7 +115,10 @@ def client_changes(former: ClientConfig, new: ClientConfig) -> Changes:
 def in_force(former: C, new: C, changes: Changes) -> C:
     """The configuration that a running program has after a change.
 
-    The new one, but for the keys of `changes.restart`, which stay as they were.
+    Args:
+      former: what it runs with.
+      new: what its file says now.
+      changes: from one to the other; the keys of its `restart` stay as they were.
     """
     return attrs.evolve(new, **{key: getattr(former, key) for key in changes.restart})
 

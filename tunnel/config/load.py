@@ -126,7 +126,14 @@ def detect(text: str) -> Kind | None:
 def examine(
     text: str, kind: Kind | None, environ: Mapping[str, str], *, idle: bool = False
 ) -> Examined:
-    """Read a text as a server's or a client's file, or as one that is neither. Never raises."""
+    """Read a text as a server's or a client's file, or as one that is neither. Never raises.
+
+    Args:
+      text: the file's contents.
+      kind: whose it is to be; None if `detect` could not tell, which is an error in the result.
+      environ: the environment, which goes before the file.
+      idle: see `load_client`.
+    """
     text = text.removeprefix(_BYTE_ORDER_MARK)
     lines = Lines.of(text)
     document = _parse(text, lines)

@@ -1,7 +1,8 @@
 """The rules between keys, for what each key's own type cannot say.
 
 Each rule looks at what could be read (`values`: by key, with defaults for what the file leaves out)
-and is silent about keys that are not in there, which have an error of their own.
+and is silent about keys that are not in there, which have an error of their own. Where it matters
+whether a key was written, `file` has the table as it came. Faults go into `notes`.
 """
 
 from __future__ import annotations

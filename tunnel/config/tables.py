@@ -37,7 +37,13 @@ A key that is there and wrong is not in it.
 
 
 def one_table(parent: Mapping[str, object], path: Path, notes: Notes) -> dict[str, Any] | None:
-    """The table at a path; None, with a note, if what is there is no table."""
+    """The table at a path; None if there is none, or, with a note, something else.
+
+    Args:
+      parent: the table that it is in.
+      path: the way to it; its last part is the key in `parent`.
+      notes: take the fault.
+    """
     value = parent.get(str(path[-1]))
     if value is None:
         return None
@@ -50,7 +56,13 @@ def one_table(parent: Mapping[str, object], path: Path, notes: Notes) -> dict[st
 def many_tables(
     parent: Mapping[str, object], path: Path, notes: Notes
 ) -> dict[int, dict[str, Any]]:
-    """The tables of the array at a path by their numbers; what is no table is left out."""
+    """The tables of the array at a path, by number; what is no table is left out, with a note.
+
+    Args:
+      parent: the table that it is in.
+      path: the way to it; its last part is the key in `parent`.
+      notes: take the faults.
+    """
     value = parent.get(str(path[-1]), [])
     if not isinstance(value, list):
         hint = "; write two brackets" if isinstance(value, dict) else ""
@@ -114,7 +126,14 @@ def _defaults(table: Table, file: Mapping[str, object]) -> Values:
 
 
 def read_variables(table: Table, values: Values, environ: Mapping[str, str], notes: Notes) -> None:
-    """Put what the environment says into the values of a table; it goes before the file."""
+    """Put what the environment says into the values of a table; it goes before the file.
+
+    Args:
+      table: its class; its keys name their variables.
+      values: changed in place.
+      environ: the environment.
+      notes: take the faults.
+    """
     for name, key in keys(table).items():
         if key.env is None or key.env not in environ:
             continue
@@ -126,7 +145,14 @@ def read_variables(table: Table, values: Values, environ: Mapping[str, str], not
 
 
 def unknown_key(path: Path, value: object, known: Iterable[str], notes: Notes) -> None:
-    """Note a key that is not of this table: one of 1.5, a misplaced or a mistyped one."""
+    """Note a key that is not of this table: one of 1.5, a misplaced or a mistyped one.
+
+    Args:
+      path: the way to it.
+      value: what it has.
+      known: the keys that may be there, of which one may be meant.
+      notes: take the fault.
+    """
     if not _old(path, value, notes):
         notes.error(path, f"unknown {_kind(value)}{_suggestion(str(path[-1]), known)}")
 

@@ -85,7 +85,12 @@ def armoured(prefix: str, label: bytes, payload: bytes) -> str:
 
 
 def read_armoured(text: str, prefix: str, label: bytes) -> bytes | None:
-    """The bytes that `armoured` made a text of; None if it is not exactly what `armoured` makes."""
+    """The bytes that `armoured` made a text of; None if it is not exactly what `armoured` makes.
+
+    Args:
+      text: the word.
+      prefix, label: as `armoured` was given them.
+    """
     body = text.removeprefix(prefix)
     try:
         raw = base64.b32decode(body.upper() + "=" * (-len(body) % 8))

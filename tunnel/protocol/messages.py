@@ -106,7 +106,13 @@ class Capabilities:
 
 @attrs.frozen
 class Challenge:
-    """1, server to client, at once."""
+    """1, server to client, as soon as TLS is up.
+
+    Args:
+      version: of the protocol.
+      bindings: the kinds of `proofs.Binding` that the server accepts.
+      nonce: 32 random bytes.
+    """
 
     kind: ClassVar = "challenge"
     version: int
@@ -129,7 +135,18 @@ class Challenge:
 
 @attrs.frozen
 class Authenticate:
-    """2a, client to server."""
+    """2a, client to server: who the client says it is.
+
+    Args:
+      version: of the protocol.
+      binding: the kind that its proof is made with.
+      nonce: 32 random bytes.
+      key_id: names the key, 16 bytes.
+      name: how it wants to be called.
+      client_id, instance_id: of its configuration and its process, 32 hexadecimal digits.
+      attempt: counts the connections of that process from 1.
+      capabilities: what it can take.
+    """
 
     kind: ClassVar = "authenticate"
     version: int
@@ -191,7 +208,14 @@ class Proof:
 
 @attrs.frozen
 class Authenticated:
-    """3a, server to client."""
+    """3a, server to client: it is accepted.
+
+    Args:
+      session: names the session in both logs, 32 hexadecimal digits.
+      name: what the server calls the client.
+      server_version: for log lines.
+      capabilities: what the server can take.
+    """
 
     kind: ClassVar = "authenticated"
     session: str
@@ -221,7 +245,13 @@ class Authenticated:
 
 @attrs.frozen
 class RefusedMessage:
-    """Server to client, instead of 3a or 5; nothing follows."""
+    """Server to client, instead of 3a or 5; nothing follows.
+
+    Args:
+      code: the reason, for programs.
+      text: the reason, for people.
+      retry_after: seconds that the client is asked to wait.
+    """
 
     kind: ClassVar = "refused"
     code: RefusalCode

@@ -21,11 +21,18 @@ _OPTIONAL: Final = {"allow_from", "visitors_only", "allow_visitors", "visit_nonc
 
 @attrs.frozen
 class ProxyRequest:
-    """One proxy of `Configure`; `preferred_port` is a wish where `publish_port` is 0.
+    """One proxy of `Configure` or `Reconfigure`.
 
-    `local_port` is for the server's statistics only; `allow_from` empty is everybody. A proxy that
-    is `visitors_only` has no public port: clients visit it through the server, those of
-    `allow_visitors` if it is not empty, and with a proof for `visit_nonce` if there is one.
+    Args:
+      name: unique among the client's.
+      publish_addr, publish_port: of the server; 0 is any free port.
+      preferred_port: the port to take, if it is free, where `publish_port` is 0: so a proxy keeps
+        its port over a reconnect.
+      local_port: for the server's statistics only.
+      allow_from: networks that may visit the public port; none is every one.
+      visitors_only: without a public port; clients visit it through the server.
+      allow_visitors: the names of the clients that may; none is every one.
+      visit_nonce: what visitors' clients must make a proof for, 32 bytes; empty for no secret.
     """
 
     name: str
@@ -144,7 +151,10 @@ class Bound:
 class Rejected:
     """A proxy is not published, and why; in an answer, or a notice when it no longer is.
 
-    The server keeps trying if the code `passes`.
+    Args:
+      proxy_id: which.
+      code: the reason, for programs; the server keeps trying if it `passes`.
+      text: the reason, for people.
     """
 
     kind: ClassVar = "rejected"

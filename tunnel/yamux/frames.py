@@ -64,7 +64,11 @@ RST: Final = 8
 
 
 def describe(kind: int, flags: int, stream_id: int, length: int) -> str:
-    """A header as a trace shows it, such as ``DATA|FIN stream=3 length=12``."""
+    """A header as a trace shows it, such as ``DATA|FIN stream=3 length=12``; any numbers will do.
+
+    Args:
+      kind, flags, stream_id, length: its fields but the version.
+    """
     try:
         name = FrameType(kind).name
     except ValueError:
