@@ -142,7 +142,7 @@ class ServerConfig(CommonConfig):
     ] = limits.KEEPALIVE_TIMEOUT
     shutdown_grace: Annotated[
         float,
-        Key(values.SECONDS_OR_NONE, "Seconds that live connections get when the server stops."),
+        Key(values.SECONDS_OR_ZERO, "Seconds that live connections get when the server stops."),
     ] = limits.SHUTDOWN_GRACE
     max_unauthenticated: Annotated[
         int,

@@ -348,7 +348,7 @@ PORT_OR_ANY: Final = ValueType("a port from 0 (any free one) to 65535", _integer
 SECONDS: Final = ValueType(
     f"seconds, from {limits.MIN_DURATION:g} to {_DAY}", _seconds(limits.MIN_DURATION), number=True
 )
-SECONDS_OR_NONE: Final = ValueType(f"seconds, from 0 to {_DAY}", _seconds(0.0))
+SECONDS_OR_ZERO: Final = ValueType(f"seconds, from 0 to {_DAY}", _seconds(0.0))
 AUTH_KEY: Final = ValueType(
     f"a key of at least {limits.MIN_AUTH_KEY_LENGTH} characters", _auth_key, secret=True
 )
