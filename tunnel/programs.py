@@ -19,7 +19,7 @@ from tunnel.client.connect import Dialler
 from tunnel.client.proxy import LocalProxy
 from tunnel.client.run import run_client
 from tunnel.client.session import Client
-from tunnel.config.observed import Observed
+from tunnel.config.schema import CommonConfig
 from tunnel.config.values import TOKEN
 from tunnel.errors import TunnelError
 from tunnel.model import Address
@@ -213,7 +213,7 @@ class Asked:
 
 
 @contextlib.contextmanager
-def asked_for(config: Observed, source: Path | None) -> Iterator[Asked]:
+def asked_for(config: CommonConfig, source: Path | None) -> Iterator[Asked]:
     """What a configuration asks for; it listens already, and no longer than this block lasts.
 
     Raises:
@@ -234,7 +234,7 @@ def asked_for(config: Observed, source: Path | None) -> Iterator[Asked]:
         close_all(listeners)
 
 
-def _token(config: Observed, source: Path | None) -> str | None:
+def _token(config: CommonConfig, source: Path | None) -> str | None:
     if config.stats_token_file is None:
         return config.stats_token
     path = store.resolve(config.stats_token_file, beside=store.directory_of(source))

@@ -13,7 +13,7 @@ from tunnel.net.carrier import CarriedConnection
 from tunnel.net.endpoint import Endpoint
 from tunnel.net.link import Link
 from tunnel.net.transport import reset_on_close
-from tunnel.protocol.visiting import VISIT_MAC_SIZE
+from tunnel.protocol.proofs import VISIT_MAC_SIZE
 
 
 class ProvingEndpoint(Endpoint):

@@ -13,7 +13,7 @@ from tunnel import limits, store
 from tunnel.config import ClientConfig, ProxyConfig, VisitorConfig
 from tunnel.errors import ConfigError, Fault, TunnelError
 from tunnel.protocol.preamble import Preamble
-from tunnel.protocol.visiting import VISIT_NONCE_SIZE, Visitation, visit_key
+from tunnel.protocol.proofs import VISIT_NONCE_SIZE, VisitTranscript, visit_key
 
 
 def visit_keys(
@@ -116,7 +116,7 @@ class Guard:
         nonce, proof = guest.proof[:VISIT_NONCE_SIZE], guest.proof[VISIT_NONCE_SIZE:]
         key = self._key or b""
         for own, shown in self._shown.items():
-            about = Visitation(self._owner, proxy, port, guest.guest or "", own, nonce)
+            about = VisitTranscript(self._owner, proxy, port, guest.guest or "", own, nonce)
             if hmac.compare_digest(proof, about.visit_proof(key)):
                 if nonce in shown or len(shown) >= 2 * limits.VISIT_PROOFS:
                     return "its proof is used up: it was shown before, or is too old"
