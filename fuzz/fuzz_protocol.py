@@ -300,7 +300,7 @@ COVERED = ("1", "2a", "2b", "3a")
 
 
 def check_middle(which: str, change: Callable[[bytes], bytes]) -> None:
-    """Whatever is changed in what the proofs cover, somebody notices."""
+    """Whatever is changed in what the proofs cover, one of the two ends notices."""
     changed = []
 
     def meddle(name: str, wire: bytes) -> bytes:
@@ -362,7 +362,7 @@ def fuzz_preamble(profile: settings) -> None:
 
 
 def fuzz_middle(profile: settings) -> None:
-    """An honest handshake with somebody in between."""
+    """An honest handshake with an attacker in between."""
     profile(given(which=st.sampled_from(COVERED), change=SPLICES)(check_middle))()
 
 

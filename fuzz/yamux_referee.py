@@ -69,7 +69,7 @@ class Told:
     begun: bool = False
     finished: bool = False
     reset: bool = False
-    #: Set by whoever sees the engine's events: bytes that came are not yet bytes that were read.
+    #: Set where the engine's events are seen: bytes that came are not yet bytes that were read.
     peer_finished: bool = False
     window: int = limits.INITIAL_WINDOW
     data: int = 0

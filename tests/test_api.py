@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import socket
 
 import pytest
 import trio
@@ -118,6 +119,20 @@ async def test_the_shared_key_and_what_identities_take_from_it(tmp_path):
         handle, _client = await start(nursery, tmp_path, server_config(server), client)
         [session] = handle.statistics()
         assert (session.name, session.proxies) == ("office", ())
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("host", "name"), [("laptop", "laptop"), ("lap\ntop", "client"), ("", "client")]
+)
+async def test_a_client_without_a_name_is_called_as_its_host(tmp_path, monkeypatch, host, name):
+    monkeypatch.setattr(socket, "gethostname", lambda: host)
+    client = f'auth_key = "{KEY}"\n[[proxies]]\nname = "a"\npublish_port = 0\nlocal_port = 1\n'
+    async with trio.open_nursery() as nursery:
+        server = server_config(f'auth_key = "{KEY}"\n')
+        handle, _client = await start(nursery, tmp_path, server, client)
+        [session] = handle.statistics()
+        assert session.name == name
         nursery.cancel_scope.cancel()
 
 

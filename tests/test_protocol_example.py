@@ -31,7 +31,7 @@ from tunnel.protocol.preamble import (
     build_preamble,
     build_visit_preamble,
 )
-from tunnel.protocol.visiting import Visitation, visit_key
+from tunnel.protocol.proofs import VisitTranscript, visit_key
 from tunnel.yamux import CLOSED, NEED_DATA, Connection, Role
 
 PAGE = (Path(__file__).parents[1] / "docs" / "protocol.md").read_text(encoding="utf-8")
@@ -194,7 +194,7 @@ OWNER_NONCE, VISITOR_NONCE = b"\x50" * 32, b"\x60" * 32
 
 
 def test_the_visit_of_the_example():
-    about = Visitation("office", "db", 5432, "laptop", OWNER_NONCE, VISITOR_NONCE)
+    about = VisitTranscript("office", "db", 5432, "laptop", OWNER_NONCE, VISITOR_NONCE)
     key = visit_key(SECRET)
     assert EXAMPLE["visitor_secret"] == SECRET
     assert EXAMPLE["V"] == key.hex()

@@ -1,4 +1,4 @@
-"""Certificates as values: make one, make it anew under its key, say what it is known by.
+"""Certificates as values: making one, renewing it under its key, its fingerprint and pin.
 
 `cryptography` is imported inside the functions: it takes a tenth of a second, and most commands and
 most connections need none of it.
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric import ec
 
-#: Clients pin the key, so a certificate that runs out early protects nobody and only cuts them off.
+#: Clients pin the key, so a certificate that runs out early protects none and only cuts them off.
 LIFE = timedelta(days=3650)
 
 #: As people use them: an underscore is common, and `*.` stands for one label.
@@ -41,7 +41,7 @@ def make_certificate(common_name: str, alt_names: Iterable[str] = ()) -> Certifi
 
     Args:
       common_name: a host name or address. It becomes one of the alternative names, for those are
-        all that anybody compares (RFC 9525 section 2.1).
+        all that clients compare (RFC 9525 section 2.1).
       alt_names: further host names and addresses.
 
     Raises:
@@ -148,7 +148,7 @@ def _self_signed(key: ec.EllipticCurvePrivateKey, names: list[str], now: datetim
     from cryptography.x509.oid import NameOID
 
     wanted = list(dict.fromkeys(map(_general_name, names)))
-    # X.520 gives the subject's name at most 64 characters; nobody compares it.
+    # X.520 gives the subject's name at most 64 characters; no client compares it.
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0][:64])])
     builder = (
         x509.CertificateBuilder(subject, subject)

@@ -36,7 +36,7 @@ from tunnel.ops.audit import AuditLog, open_audit
 from tunnel.ops.port_owner import cannot_listen
 from tunnel.protocol.join import Join
 from tunnel.protocol.keys import ClientKeys, Verifier, derive, generate_key
-from tunnel.protocol.visiting import visit_key
+from tunnel.protocol.proofs import visit_key
 from tunnel.server.admission import Judge
 from tunnel.server.certificate import CertificateFiles, CertificateKeeper
 from tunnel.server.identity import Identities, Identity

@@ -1,4 +1,4 @@
-"""One tree of errors, so that a caller can catch as much or as little as it means.
+"""The errors of this package, in one tree: a caller catches as much or as little as it wants.
 
 `TunnelError` is the root. What a *peer* did wrong is `RemoteProtocolError`, what the *caller* did
 wrong is `LocalProtocolError`; nothing else may come out of the sans-IO floors because of bytes
@@ -15,7 +15,7 @@ class TunnelError(Exception):
 
 
 class ProtocolError(TunnelError):
-    """Somebody broke the rules; use one of the two subclasses."""
+    """The rules of a protocol were broken; always one of the two subclasses is raised."""
 
 
 class LocalProtocolError(ProtocolError):
@@ -31,14 +31,14 @@ class LinkLost(TunnelError):
 
 
 class Untrusted(LinkLost):
-    """Something answers at the server's address, and proves not to be the server that is meant."""
+    """What answers at the server's address could not be verified to be the server that is meant."""
 
 
 class Refused(TunnelError):
-    """The server said no.
+    """The server refused the client.
 
     Args:
-      code: one of the codes of `docs/protocol.md`, for programs.
+      code: a `tunnel.model.RefusalCode`, for programs; `docs/protocol.md` has the list.
       text: the reason, for people.
       retry_after: seconds that the server asks the client to wait, if it said so.
     """
@@ -54,7 +54,7 @@ class PublishError(TunnelError):
     """The server does not publish a proxy.
 
     Args:
-      code: one of the codes of `docs/protocol.md`, for programs.
+      code: a `tunnel.model.RejectionCode`, for programs; `docs/protocol.md` has the list.
       text: the reason, for people.
     """
 
@@ -68,8 +68,11 @@ class PublishError(TunnelError):
 class Fault:
     """One thing wrong (or odd) in a configuration: where it is and what to do about it.
 
-    `line` counts from 1 and is None for a fault that is nowhere in the file (an environment
-    variable, a missing table); `key` is the dotted key, such as ``proxies[1].publish_port``.
+    Args:
+      line: counts from 1; None for a fault that is nowhere in the file (an environment variable, a
+        missing table).
+      key: dotted, such as ``proxies[1].publish_port``.
+      message: what is wrong and what to do, to be read behind the key.
     """
 
     line: int | None
@@ -83,7 +86,12 @@ class Fault:
 
 
 class ConfigError(TunnelError):
-    """A configuration has faults; all of them are in `faults`, `source` says in which file."""
+    """A configuration has faults.
+
+    Args:
+      source: the file's name, for messages.
+      faults: all of them, in the order of their lines.
+    """
 
     def __init__(self, source: str, faults: list[Fault]) -> None:
         self.source = source

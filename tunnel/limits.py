@@ -1,4 +1,4 @@
-"""Every timeout, window and cap, each with its reason. Seconds and bytes throughout.
+"""Every timeout, window and cap, each with its reason. In seconds and bytes unless it says so.
 
 What a user may change has a key in the configuration; the number here is then its default.
 """
@@ -10,7 +10,7 @@ from typing import Final
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
 
-# --- Getting to know each other -------------------------------------------------------------
+# --- Connecting: strangers, handshake, what a client may ask for ------------------------------
 
 #: TLS, authentication and configuration together (server). A healthy client needs four round
 #: trips; 10 s carries 2 s of round trip and a lost segment.
@@ -23,16 +23,16 @@ MAX_STRANGERS: Final = 1024
 NETWORK_SHARE: Final = 0.25
 #: Source networks that are remembered, for their rate and for failed proofs. Some 300 bytes each.
 MAX_NETWORKS: Final = 4096
-#: Failed proofs that a network may make before it is turned away for a while: a slip of the pen.
+#: Failed proofs that a network may make before it is refused for a while: keys get mistyped.
 FREE_FAILURES: Final = 3
-#: The first such while; each further failure doubles it, up to the last. A client that is told to
-#: wait by the server obeys for as long as `MAX_RETRY_AFTER`, so that it always comes at the end.
+#: How long it is refused at first; each further failure doubles that, up to the last. A client that
+#: the server tells to wait does so for up to `MAX_RETRY_AFTER`, so that it comes when it may.
 PENALTY_FIRST: Final = 2.0
 PENALTY_LAST: Final = 60.0
-#: Half of the failures are forgotten after it. Trying keys all day, one gets one try a minute.
+#: Half of the failures are forgotten after it. Trying keys all day gets one try a minute.
 FAILURES_HALF_LIFE: Final = 300.0
-#: A network whose client has proved itself is not turned away for the failures of its neighbours,
-#: so long after that client was last connected.
+#: A network with a client that has proved itself is not refused for the failures of others in it,
+#: for so long after that client was last connected.
 TRUST_LASTS: Final = 600.0
 #: A frame from a peer that has proved nothing. The largest honest one (2a) is under 1 KiB.
 MAX_FRAME_BEFORE_AUTHENTICATION: Final = 4 * KIB
@@ -44,23 +44,23 @@ MAX_FRAME_AFTER_AUTHENTICATION: Final = 512 * KIB
 #: a close with unread bytes in the kernel sends RST, which discards what was sent before it.
 REFUSAL_DRAIN_BYTES: Final = 64 * KIB
 REFUSAL_DRAIN_TIMEOUT: Final = 2.0
-#: How often a server looks whether its certificate's files have changed: two system calls.
+#: How often a server polls whether its certificate's files have changed: two system calls.
 CERTIFICATE_LOOK: Final = 5.0
 #: Before a certificate runs out it is in the log this long, once in so many seconds. Two weeks:
 #: automatic renewal is 30 days ahead, so that it has failed for a while, and a person has time.
 CERTIFICATE_WARNING: Final = 14 * 86_400.0
 CERTIFICATE_REMINDER: Final = 86_400.0
-#: How often a program that watches its configuration looks; it must be the same at two looks.
+#: How often a program that watches its configuration polls it; the file must be the same twice.
 CONFIGURATION_LOOK: Final = 1.0
 #: A program that is asked to reload derives keys first, a tenth of a second for each.
 CONTROL_PATIENCE: Final = 60.0
 #: The longest a client lets a server tell it to wait; a stranger could be that server.
 MAX_RETRY_AFTER: Final = 60.0
-#: A refusal's text is shown to a person by a client that cannot yet know who wrote it.
+#: Characters of a refusal's text; a client shows it before it knows that the server wrote it.
 MAX_REFUSAL_TEXT: Final = 200
 #: Names are labels in logs, tables and metrics.
 MAX_NAME_LENGTH: Final = 64
-#: A client with more would not fit a configure frame, nor anybody's screen.
+#: A client with more would not fit a configure frame, nor a screen.
 MAX_PROXIES: Final = 256
 #: Networks that may visit one proxy; and all proxies of a client together, for they travel in one
 #: frame.
@@ -86,29 +86,30 @@ SERVER_PORT: Final = 8443
 #: is a slip of the unit.
 MIN_DURATION: Final = 0.001
 MAX_DURATION: Final = 86_400.0
-#: A visitor holds his connection all the while.
+#: A visitor's connection is held all the while.
 MAX_LOCAL_CONNECT_RETRIES: Final = 1000
 
-# --- Staying in touch -----------------------------------------------------------------------
+# --- Links: keepalive, reconnecting, takeover, stopping -------------------------------------
 
 #: Silence before a ping, and silence after it before the link is dead: a vanished peer is
 #: noticed within 10 s, and a link of 2 s round trip with a full queue is not.
 KEEPALIVE_INTERVAL: Final = 5.0
 KEEPALIVE_TIMEOUT: Final = 5.0
-#: The seed's reconnect delay.
+#: From a lost connection to the next attempt, as in tls-tunnel 1.5.
 RECONNECT_DELAY: Final = 5.0
 #: A server that said that it stops is most likely being restarted, and is asked again soon: a
 #: random time between these, so that its clients come back within two seconds and not at once.
 RESTART_DELAY_SHORTEST: Final = 0.5
 RESTART_DELAY_LONGEST: Final = 1.5
-#: After that long without it, it was stopped for good, and the usual delay holds.
+#: A server that is away for longer was stopped for good, and the usual delay holds.
 RESTART_PATIENCE: Final = 60.0
-#: How often whoever sleeps for longer looks whether the machine slept as well.
+#: How often a task that waits for longer looks whether the machine was suspended.
 SLEEP_LOOK: Final = 1.0
-#: A clock that is this much ahead has not merely been read a moment later.
+#: A clock that is ahead by this much shows that it was; less may be a late turn of the loop.
 SLEEP_SHORTEST: Final = 1.0
-#: TCP's own question whether a visitor or local service is there: after so much silence, so far
-#: apart, so many. Two minutes until one that vanished is let go of, where the system takes hours.
+#: TCP keepalive towards visitors and local services: silence before the first probe, time between
+#: probes, probes without an answer. One that vanished is reset after two minutes, where the
+#: system's own settings take hours.
 TCP_KEEPALIVE_IDLE: Final = 60
 TCP_KEEPALIVE_INTERVAL: Final = 15
 TCP_KEEPALIVE_COUNT: Final = 4
@@ -130,17 +131,17 @@ LAST_EPHEMERAL: Final = 65_535
 SHUTDOWN_GRACE: Final = 10.0
 #: close_notify and the last frames; a peer that does not read must not hold up the end.
 GOODBYE: Final = 1.0
-#: How long a session that may be a ghost has to show a sign of life: 4 round trips, at least long
-#: enough for one lost segment, at most so long that the newcomer does not give up.
+#: How long a session whose client connects anew has to show a sign of life: 4 round trips, at least
+#: long enough for one lost segment, at most so long that the new connection does not give up.
 PROBE_SHORTEST: Final = 2.0
 PROBE_LONGEST: Final = 5.0
-#: How long a newcomer waits for its own ghost to be gone. Cancelling is immediate; this only
-#: bounds a bug.
+#: How long the new connection then waits for the old session to end. Cancelling is immediate; this
+#: bounds only what a bug could do.
 TAKEOVER_TIMEOUT: Final = 5.0
 
 #: How long an ASGI application may take to start, and to stop.
 ASGI_LIFESPAN: Final = 30.0
-#: How long whoever leaves a publication waits for the server to say that its port is free.
+#: How long leaving a publication waits for the server to say that its port is free.
 WITHDRAWAL: Final = 5.0
 
 #: How long a guest waits for the proxy's owner to take another stream.
@@ -151,9 +152,9 @@ VISIT_PROOF_TIMEOUT: Final = 15.0
 #: at most: 6 MB, and more guests than come before the visiting clients have heard of the next one.
 VISIT_PROOFS: Final = 16_384
 
-# --- Lines of a person ----------------------------------------------------------------------
+# --- One-line commands ----------------------------------------------------------------------
 
-#: How often what is shown of a running line is looked at anew.
+#: How often the screen of a running command is drawn.
 SCREEN_INTERVAL: Final = 0.5
 #: How long a measurement waits until the server lets its own service be visited.
 BENCH_PATIENCE: Final = 10.0
@@ -167,10 +168,10 @@ BENCH_WARM_UP: Final = 0.25
 #: Live connections of one proxy. More than any one service takes, less than a server's descriptors.
 PROXY_CONNECTIONS: Final = 16_384
 #: Live connections of one source network (IPv4 address, IPv6 /64) on all proxies together: enough
-#: for a reverse proxy or an office behind one address, and no single visitor takes every place.
+#: for a reverse proxy or an office behind one address, and no single network takes every place.
 VISITOR_CONNECTIONS: Final = 4096
-#: What is said about whom was turned away: so many lines at once of a kind, then one in so many
-#: seconds, which says how many were left out.
+#: Log lines about refused connections: so many of a kind at once, then one in so many seconds,
+#: which says how many were left out.
 COMPLAINTS_AT_ONCE: Final = 20
 COMPLAINT_INTERVAL: Final = 1.0
 #: A local service that fails for every second visitor is a line in so many seconds, not every time.
@@ -202,17 +203,17 @@ OWN_STREAMS: Final = 65_536
 #: Streams opened and not yet acknowledged; hashicorp resets the 257th.
 FOREIGN_BACKLOG: Final = 256
 OWN_BACKLOG: Final = 65_536
-#: Pings answered at once; more in one go is a flood (one honest peer has one under way).
+#: Pongs that may wait to be sent; more is a flood (an honest peer has one ping under way).
 MAX_PENDING_PONGS: Final = 32
 #: Streams refused whose RST still waits to be sent; a peer that goes on opening is flooding.
 MAX_PENDING_REFUSALS: Final = 256
 #: A measured round trip is good for this long; window growth asks for a new one after it.
 RTT_VALIDITY: Final = 5.0
-#: Frames per second that carry nothing for anybody (unknown stream, empty, repeated). An honest
-#: peer sends a few after a reset.
+#: Frames per second that carry nothing (unknown stream, empty, repeated). An honest peer sends a
+#: few after a reset.
 USELESS_FRAMES_PER_SECOND: Final = 10_000
-#: A stream whose local end is gone is reset if the peer has not ended it by then; GO and RS
-#: never do, and their peers stall.
+#: A stream whose local end is gone is reset if the peer has not ended it by then.
+#: (hashicorp/yamux waits five minutes, and its peers stall meanwhile.)
 CLOSE_LINGER: Final = 60.0
 
 # --- The data path --------------------------------------------------------------------------
@@ -259,11 +260,11 @@ TIMER_TICK: Final = 5.0
 MAX_PREAMBLE: Final = KIB
 #: How long accepting pauses when the process has no descriptor left.
 ACCEPT_PAUSE: Final = 0.1
-#: How often it says so. At the limit, every visitor who leaves ends a shortage and the next one
-#: who comes begins another.
+#: How often that is logged. At the limit, every visitor that leaves ends a shortage and the next
+#: begins another.
 SHORTAGE_REMINDER: Final = 60.0
 
-# --- What an operator looks at --------------------------------------------------------------
+# --- top and the audit log --------------------------------------------------------------------
 
 #: How long `top` waits for an answer before it says that there is none.
 TOP_PATIENCE: Final = 5.0
@@ -275,13 +276,13 @@ TOP_HISTORY: Final = 240
 #: Records of the audit log that wait for the disk; what comes when there are so many is lost, and
 #: counted. Half a kilobyte each.
 AUDIT_QUEUE: Final = 16_384
-#: Seconds from one writing of records to the next, if there are any: what whoever reads along waits
-#: for, and what a process that is killed loses at most.
+#: From one writing of records to the next, if there are any: how late a reader is, and what a
+#: process that is killed loses at most.
 AUDIT_INTERVAL: Final = 0.1
 #: How long the end of a program waits for a disk that does not take the last of them.
 AUDIT_GOODBYE: Final = 5.0
 
-# --- Being looked at ------------------------------------------------------------------------
+# --- Statistics over HTTP ---------------------------------------------------------------------
 
 #: Connections to the statistics' port; of more, the oldest is closed. A browser has six.
 HTTP_CONNECTIONS: Final = 64

@@ -1,4 +1,4 @@
-"""Values that every floor shares: addresses, port ranges, and the fixed lists of codes."""
+"""Values that every layer shares: addresses, names, port ranges, and the fixed lists of codes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,11 @@ _NOT_IN_NAMES: Final = {"Cc", "Cf", "Cs", "Cn", "Zl", "Zp"}
 
 
 def name_fault(name: str) -> str | None:
-    """What is wrong with the name of a client or proxy, or None. Chinese is fine."""
+    """What is wrong with the name of a client or proxy, for the end of a sentence; or None.
+
+    Names are shown in logs, tables and pages as they are. Letters of any script may be in them;
+    what could hide or move text may not, and of two spellings that look alike only NFC is taken.
+    """
     if not 0 < len(name) <= limits.MAX_NAME_LENGTH:
         return f"must have 1 to {limits.MAX_NAME_LENGTH} characters"
     if name != name.strip():
@@ -87,21 +91,27 @@ class PortRange:
 
 
 class RefusalCode(enum.StrEnum):
-    """Why a server refuses a whole client; `docs/protocol.md` explains each."""
+    """Why a server refuses a whole client; `docs/protocol.md`, "refused", explains each.
+
+    The reserved codes are never sent by this version, and understood: another may send them.
+    """
 
     VERSION = "version"
     BINDING = "binding"
     AUTHENTICATION = "authentication"
     PROTOCOL = "protocol"
-    BUSY = "busy"
+    BUSY = "busy"  # reserved
     ALREADY_CONNECTED = "already_connected"
-    LIMIT = "limit"
-    STOPPING = "stopping"
+    LIMIT = "limit"  # reserved
+    STOPPING = "stopping"  # reserved
     INTERNAL = "internal"
 
 
 class RejectionCode(enum.StrEnum):
-    """Why a server does not publish one proxy; the client's other proxies go on."""
+    """Why a server does not publish one proxy; the client's other proxies go on.
+
+    The reserved code is never sent by this version, and understood.
+    """
 
     NOT_ALLOWED = "not_allowed"
     RESERVED = "reserved"
@@ -110,14 +120,15 @@ class RejectionCode(enum.StrEnum):
     LIMIT = "limit"
     PERMISSION = "permission"
     BAD_ADDRESS = "bad_address"
-    UNSUPPORTED = "unsupported"
+    UNSUPPORTED = "unsupported"  # reserved
     INTERNAL = "internal"
 
     @property
     def passes(self) -> bool:
-        """True if the server keeps trying: the port, or the client's last place, is merely busy.
+        """True if the server keeps trying, since the reason may pass by itself.
 
-        Or the system had none of something, such as descriptors, which passes as well.
+        The port is in use, the client has as many proxies as it may have, or the system had none
+        of something, such as descriptors.
         """
         return self in (RejectionCode.IN_USE, RejectionCode.LIMIT, RejectionCode.INTERNAL)
 
@@ -125,7 +136,8 @@ class RejectionCode(enum.StrEnum):
 class ResetCode(enum.IntEnum):
     """Why a stream was reset, carried in the RST frame between our own ends (0: not said).
 
-    Both sides log the name, so that "connection reset" has a reason.
+    Both sides log the name, so that "connection reset" has a reason. The reserved code is never
+    sent by this version, and understood.
     """
 
     NONE = 0
@@ -138,7 +150,7 @@ class ResetCode(enum.IntEnum):
     UNKNOWN_PROXY = 7
     BAD_PREAMBLE = 8
     LIMIT = 9
-    STOPPING = 10
+    STOPPING = 10  # reserved
     LINK_LOST = 11
     NOT_ALLOWED = 12
     AWAY = 13

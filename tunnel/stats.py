@@ -1,4 +1,8 @@
-"""Plain counters and frozen snapshots of them. Nobody waits on a counter."""
+"""Plain counters and frozen snapshots of them.
+
+A counter is an integer that its owner adds to; it wakes nothing and costs nothing to have. What
+shows it asks for a snapshot (`statistics`).
+"""
 
 from __future__ import annotations
 
@@ -13,19 +17,23 @@ import attrs
 class Counters:
     """What one proxy has carried; bytes move while a connection lives.
 
-    `delivered` bytes came through the tunnel and went into a socket, `read` bytes the other way.
-    On the server that socket is the visitor's, on the client the local service's.
+    Args:
+      active: connections that are open.
+      total: connections that there were, open ones included.
+      delivered: bytes that came through the tunnel and went into a socket: on the server the
+        visitor's, on the client the local service's.
+      read: bytes that went the other way.
     """
 
     active: int = 0
     total: int = 0
     delivered: int = 0
     read: int = 0
-    #: Connections that count for themselves, and have something to add here.
+    #: Connections that count for themselves until they are settled.
     meters: set[Meter] = attrs.field(factory=set, init=False, repr=False)
 
     def settle(self) -> None:
-        """Have `delivered` and `read` include what the meters have counted up to now."""
+        """Add to `delivered` and `read` what the meters have counted since the last time."""
         for meter in self.meters:
             meter.settle()
 
@@ -45,9 +53,13 @@ class Counters:
 
 
 class Meter:
-    """Counts what one connection carries, for itself; its proxy has it too once it is settled.
+    """Counts what one connection carries; its proxy's counters include it once it is settled.
 
-    To pass every number on as it comes would cost a request some percent of its CPU time.
+    It is settled when the numbers are asked for, and at its end: to add every number twice as it
+    comes would cost a request some percent of its CPU time.
+
+    Args:
+      proxy: the counters of the connection's proxy.
     """
 
     __slots__ = ("_proxy", "_settled_delivered", "_settled_read", "delivered", "read")
@@ -58,21 +70,21 @@ class Meter:
         self._settled_delivered = self._settled_read = 0
 
     def settle(self) -> None:
-        """Add to the proxy what is new."""
+        """Add to the proxy's counters what was counted since the last time."""
         proxy, delivered, read = self._proxy, self.delivered, self.read
         proxy.delivered += delivered - self._settled_delivered
         proxy.read += read - self._settled_read
         self._settled_delivered, self._settled_read = delivered, read
 
     def opened(self) -> None:
-        """See `Counters`."""
+        """Count the connection as begun, and belong to the proxy until `closed`."""
         proxy = self._proxy
         proxy.active += 1
         proxy.total += 1
         proxy.meters.add(self)
 
     def closed(self) -> None:
-        """See `Counters`."""
+        """Settle, and count the connection as ended."""
         self.settle()
         proxy = self._proxy
         proxy.meters.discard(self)
@@ -81,7 +93,7 @@ class Meter:
 
 @attrs.frozen
 class CountersStatistics:
-    """A snapshot of `Counters`."""
+    """A snapshot of `Counters`, with the same fields."""
 
     active: int
     total: int
@@ -90,13 +102,13 @@ class CountersStatistics:
 
 
 class Reason(enum.StrEnum):
-    """Why somebody was turned away, as log lines and metrics say it."""
+    """Why a connection was refused, as log lines and metrics say it."""
 
     #: New connections to the server, before TLS.
     NETWORK_RATE = "rate of its network"
     RATE = "rate of all"
     FAILED_PROOFS = "failed proofs of its network"
-    #: It had not proved anything yet when a newcomer needed its place.
+    #: It had not proved anything yet when a new connection needed its place.
     GAVE_WAY = "gave way to a newcomer"
     #: The key was wrong.
     WRONG_KEY = "wrong key"
@@ -110,13 +122,13 @@ class Reason(enum.StrEnum):
 
 
 class Tally:
-    """How often somebody was turned away, for each reason."""
+    """How many connections were refused, for each reason."""
 
     def __init__(self) -> None:
         self._counts = dict.fromkeys(Reason, 0)
 
     def count(self, reason: Reason) -> None:
-        """Once more."""
+        """Count one refused connection."""
         self._counts[reason] += 1
 
     def statistics(self) -> dict[Reason, int]:
@@ -127,8 +139,9 @@ class Tally:
 class Ledger:
     """What all proxies of a program have carried together, those that are gone included.
 
-    It is shown who lives from time to time; what somebody had carried when he is missing stays in
-    the sum. So the sum only grows, though a client and its numbers come and go.
+    It is given the counters that live from time to time. What is missing then has ended, and what
+    it had carried stays in the sum. So the sum never falls, which Prometheus requires of a counter,
+    though clients and their proxies come and go.
     """
 
     def __init__(self) -> None:
@@ -136,7 +149,11 @@ class Ledger:
         self._gone = Counters()
 
     def look(self, living: Iterable[Counters]) -> None:
-        """These live now; whoever was here and is not among them has ended."""
+        """Take note of all counters that live now; others that were there have ended.
+
+        Counters with connections that still live are kept all the same: a proxy that is no longer
+        published may have some.
+        """
         now = {id(counters): counters for counters in living}
         for counters in now.values():
             counters.settle()
@@ -144,7 +161,7 @@ class Ledger:
             if key in now:
                 continue
             if counters.active:
-                now[key] = counters  # not published any more, and its connections go on
+                now[key] = counters
             else:
                 self._gone.total += counters.total
                 self._gone.delivered += counters.delivered
@@ -165,10 +182,10 @@ class Ledger:
 
 
 class Histogram:
-    """How often a value was at most each of a few bounds.
+    """How many values were at most each of a few bounds, as Prometheus' histograms have it.
 
     Args:
-      bounds: ascending; what is above the last is counted too.
+      bounds: ascending, in the unit of the values; what is above the last is counted too.
     """
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
@@ -177,7 +194,7 @@ class Histogram:
         self._counts = [0] * (len(bounds) + 1)
 
     def observe(self, value: float) -> None:
-        """One value more."""
+        """Count one value."""
         self.sum += value
         self._counts[bisect_left(self.bounds, value)] += 1
 

@@ -1,7 +1,7 @@
-"""Files and keys: where state is kept, how it is written, what a certificate is known by.
+"""Files: where state is kept, how it is written, and the keys and certificates in it.
 
-Nothing here is secret in its name or its errors; what is secret is in files that only their owner
-can read, written whole or not at all.
+Secrets are in files that only their owner can read, written whole or not at all; no name of a file
+and no error has one in it.
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ logger = logging.getLogger(__name__)
 
 #: A key file is one line; what is larger is another file, or a device that never ends.
 MAX_KEY_FILE = 4 * limits.KIB
-#: Early, since it costs nobody anything: the key stays, and with it what clients pin. A state
-#: directory that cannot be written for months does no harm then.
+#: Early, since it costs nothing: the key stays, and with it what clients pin. A state directory
+#: that cannot be written for months does no harm then.
 RENEW_BEFORE = timedelta(days=365)
-#: What a certificate is for if nobody said: true of every machine, and tells a stranger nothing.
+#: What a certificate is for if no name is given: true of every machine, so it tells nothing.
 OWN_NAMES = ("localhost", "127.0.0.1", "::1")
 
 _MAKE_KEY = "make one with: tls-tunnel keygen"
@@ -76,7 +76,11 @@ def directory_of(source: Path | None) -> Path:
 
 
 def resolve(path: str, *, beside: Path) -> Path:
-    """A path as a configuration gives it: `~` expanded, relative to the directory `beside`.
+    """A path as a configuration gives it, made absolute, with `~` expanded.
+
+    Args:
+      path: what the configuration says.
+      beside: the directory that it is relative to.
 
     Raises:
       StoreError: the home directory that `~` means is not known.
@@ -92,8 +96,16 @@ def resolve(path: str, *, beside: Path) -> Path:
 def state_directory(configured: str | None, *, beside: Path, environ: Mapping[str, str]) -> Path:
     """Where a process keeps what it must remember; it need not exist yet.
 
-    What the configuration says, else what systemd gives (`StateDirectory=`), else the XDG state
-    directory, else, where there is no home, `.tls-tunnel` in the directory `beside`.
+    What the configuration says, else what systemd gives (`StateDirectory=`, systemd.exec(5)), else
+    the XDG state directory, else, where there is no home, `.tls-tunnel` in the directory `beside`.
+
+    Args:
+      configured: the key `state_dir`, if it is set.
+      beside: the configuration's directory.
+      environ: the environment.
+
+    Raises:
+      StoreError: see `resolve`.
     """
     if configured:
         return resolve(configured, beside=beside)
@@ -110,7 +122,13 @@ def state_directory(configured: str | None, *, beside: Path, environ: Mapping[st
 
 @attrs.frozen
 class File:
-    """What is to be written where, and who may read it."""
+    """A file to be written.
+
+    Args:
+      path: where; a file that is there is replaced.
+      data: all of its contents.
+      mode: its permissions in the end; they are 0600 until then.
+    """
 
     path: Path
     data: bytes = attrs.field(repr=False)
@@ -119,6 +137,9 @@ class File:
 
 def write_atomic(*files: File) -> None:
     """Write files whole or not at all; none ever has wider permissions than its mode.
+
+    Each is written beside its place, flushed to the disk (fsync) and renamed, which is atomic
+    (POSIX rename). Of several files all are written before the first is renamed.
 
     Raises:
       StoreError: one of them cannot be written; what was there before still is.
@@ -219,6 +240,10 @@ def client_id(state_dir: Path, config_path: Path) -> str:
 
     Made once for each configuration file and kept in `state_dir`. Where it cannot be kept, a
     warning is logged and the identity lasts as long as the process.
+
+    Args:
+      state_dir: need not exist yet.
+      config_path: need not exist; its absolute path names the identity's file.
     """
     digest = hashlib.sha256(os.fsencode(os.path.abspath(config_path))).hexdigest()
     path = state_dir / f"client-{digest[:16]}.id"
@@ -268,6 +293,10 @@ def renew_own_certificate(path: Path, now: datetime) -> None:
     """Make the certificate that `own_certificate` gave anew, if it has less than a year left.
 
     The key stays, so that pins hold. Where the new one cannot be kept, a warning is logged.
+
+    Args:
+      path: the PEM file with key and certificate.
+      now: the time, with its time zone.
 
     Raises:
       StoreError: the file is damaged, or gone.

@@ -28,7 +28,7 @@ from tunnel.model import Address
 from tunnel.protocol.handshake import ClientHandshake
 from tunnel.protocol.keys import generate_key
 from tunnel.protocol.preamble import Preamble
-from tunnel.protocol.visiting import Visitation, visit_key
+from tunnel.protocol.proofs import VisitTranscript, visit_key
 from tunnel.views import ClientState
 
 KEY, OTHER = (visit_key(generate_key(bytes([number]) * 32)) for number in (1, 2))
@@ -318,7 +318,9 @@ async def test_a_proof_that_the_server_passes_on_twice_counts_once(certificate, 
         ):
             target = await visitor.target(True)
             nonce = secrets.token_bytes(32)
-            about = Visitation(target.owner, "db", target.port, "stranger", target.nonce, nonce)
+            about = VisitTranscript(
+                target.owner, "db", target.port, "stranger", target.nonce, nonce
+            )
             proof = nonce + about.visit_proof(KEY)
             stream = await visitor.visit(proof=proof)
             assert await stream.receive_some() == about.visited_proof(KEY)
@@ -355,7 +357,7 @@ def guest_of(guard, *, nonce=None, key=KEY, owner="office", visitor="laptop", **
     """A guest that comes with a proof."""
     mine = secrets.token_bytes(32) if nonce is None else nonce
     about = {"proxy": "db", "port": 5432, "owner_nonce": guard.nonce} | changes
-    visitation = Visitation(owner=owner, visitor=visitor, visitor_nonce=mine, **about)
+    visitation = VisitTranscript(owner=owner, visitor=visitor, visitor_nonce=mine, **about)
     proof = mine + visitation.visit_proof(key)
     there = Address("192.0.2.1", 1)
     return Preamble(there, there, 0, bytes(8), proof=proof, guest="laptop")
@@ -370,7 +372,7 @@ def guard_in_session():
 def test_a_guard_answers_what_the_protocol_says():
     guard = guard_in_session()
     guest = guest_of(guard, nonce=b"n" * 32)
-    about = Visitation("office", "db", 5432, "laptop", guard.nonce, b"n" * 32)
+    about = VisitTranscript("office", "db", 5432, "laptop", guard.nonce, b"n" * 32)
     assert guard.answer("db", 5432, guest) == about.visited_proof(KEY)
 
 

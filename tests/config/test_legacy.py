@@ -9,7 +9,8 @@ import pytest
 
 from tunnel.config import ProxyConfig, RateLimit, VisitorConfig, load_client, load_server
 from tunnel.config.legacy import OLD_KEYS, OLD_VARIABLES, OldKey, Treatment, old_key
-from tunnel.config.model import TABLES, keys
+from tunnel.config.schema import keys
+from tunnel.config.tables import TABLES
 from tunnel.errors import ConfigError, Fault
 
 DATA = Path(__file__).parent / "data"

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.config.parts import check
 from tunnel import limits
 from tunnel.config import (
     PLACEHOLDER_KEY,
@@ -16,7 +17,6 @@ from tunnel.config import (
     RateLimit,
     ServerConfig,
     VisitorConfig,
-    check,
     detect,
     load_client,
     load_server,
@@ -367,15 +367,6 @@ def test_proxy_protocol_off(written):
     assert proxy(text + written).proxy_protocol is None
     assert proxy(text + '"v1"').proxy_protocol == "v1"
     assert proxy(text + '"v1"').unix_path is None
-
-
-def test_the_host_name_is_an_argument():
-    text = CLIENT + PROXY
-    load = load_client(text, source="client.toml", environ={}, default_name="laptop")
-    assert load.value.name == "laptop"
-    text = CLIENT + 'name = "office"\n' + PROXY
-    load = load_client(text, source="client.toml", environ={}, default_name="laptop")
-    assert load.value.name == "office"
 
 
 # --- Values that are refused --------------------------------------------------------------------

@@ -10,7 +10,8 @@ import pytest
 
 from tunnel.config import load_client, load_server
 from tunnel.config.legacy import OLD_KEYS, OLD_VARIABLES
-from tunnel.config.model import TABLES, header, keys, required
+from tunnel.config.schema import header, keys, required
+from tunnel.config.tables import TABLES
 from tunnel.config.template import _toml
 
 PAGE = (Path(__file__).parents[2] / "docs/reference/configuration.md").read_text(encoding="utf-8")

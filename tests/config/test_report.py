@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 
-from tunnel.config import Kind, check
-from tunnel.config.notes import dotted
+from tests.config.parts import check
+from tunnel.config import Kind
+from tunnel.config.report import dotted
 from tunnel.errors import Fault
 
 KEY = "correct-horse-battery-staple"

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.config.parts import check
 from tunnel.config import (
     PLACEHOLDER_KEY,
     ClientConfig,
@@ -18,14 +19,14 @@ from tunnel.config import (
     RateLimit,
     ServerConfig,
     VisitorConfig,
-    check,
     client_template,
     dump,
     load_client,
     load_server,
     server_template,
 )
-from tunnel.config.model import TABLES, header, keys
+from tunnel.config.schema import header, keys
+from tunnel.config.tables import TABLES
 from tunnel.model import PortRange, name_fault
 
 KEY = "correct-horse-battery-staple"

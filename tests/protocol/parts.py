@@ -109,7 +109,7 @@ def meet(one=None, other=None, change=unchanged):
     """The whole handshake; `change(name, frame)` is what a man in the middle does.
 
     Returns the two ends and what each heard. Raises what the end raises that notices something;
-    whoever waits for more than there is finds the connection closed.
+    an end that waits for more than there is finds the connection closed.
     """
     one, other = one or server(), other or client()
     heard = {}

@@ -23,8 +23,14 @@ from tunnel import limits
 from tunnel.errors import LocalProtocolError, Refused, RemoteProtocolError
 from tunnel.model import Address, RefusalCode, RejectionCode
 from tunnel.protocol import messages
-from tunnel.protocol.conversation import CLIENT, SERVER, State
-from tunnel.protocol.handshake import NEED_DATA, ConfiguredReceived, ConfigureReceived
+from tunnel.protocol.handshake import (
+    CLIENT,
+    NEED_DATA,
+    SERVER,
+    ConfiguredReceived,
+    ConfigureReceived,
+    State,
+)
 from tunnel.protocol.messages import (
     Authenticate,
     Authenticated,

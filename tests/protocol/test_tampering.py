@@ -23,13 +23,13 @@ from tests.protocol.parts import (
 )
 from tunnel.errors import LocalProtocolError, Refused, RemoteProtocolError
 from tunnel.model import RefusalCode
-from tunnel.protocol import handshake
-from tunnel.protocol.conversation import State
+from tunnel.protocol import handshake, proofs
 from tunnel.protocol.handshake import (
     Binding,
     ChallengeReceived,
     ClientProved,
     ServerProved,
+    State,
 )
 from tunnel.protocol.messages import Capabilities
 
@@ -255,7 +255,7 @@ def test_an_unknown_key_and_a_wrong_one_cost_the_same(monkeypatch):
             steps.append((self.name, [len(argument) for argument in arguments]))
             return self.function(*arguments)
 
-    monkeypatch.setattr(handshake, "mac", Watched("mac", handshake.mac))
+    monkeypatch.setattr(proofs, "mac", Watched("mac", proofs.mac))
     compare = Watched("compare", handshake.hmac.compare_digest)
     monkeypatch.setattr(handshake.hmac, "compare_digest", compare)
     taken = []

@@ -21,7 +21,7 @@ from tests.rig import own_host, proxy, read_all, visit, world
 from tests.server.rig import resources
 from tunnel.client.visit_port import VisitPort
 from tunnel.protocol.keys import derive, generate_key
-from tunnel.protocol.visiting import visit_key
+from tunnel.protocol.proofs import visit_key
 
 pytestmark = [pytest.mark.timeout(1800)]
 

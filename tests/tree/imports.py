@@ -14,8 +14,6 @@ Graph: TypeAlias = Mapping[str, frozenset[str]]
 ALLOWED_CIRCLES = {
     # Goes when `net` is parted into what waits and what computes.
     frozenset(f"tunnel.net.{name}" for name in ("carrier", "hub", "link", "muxstream", "relay")),
-    # Ends with this issue.
-    frozenset({"tunnel.server.announce", "tunnel.server.session"}),
 }
 
 

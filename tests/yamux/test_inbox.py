@@ -32,6 +32,7 @@ from tunnel.yamux import (
     StreamOpened,
     StreamReset,
 )
+from tunnel.yamux.inbox import Budget
 
 FATAL = {
     "another version": (HEADER.pack(1, 0, 0, 1, 0), "Yamux version 1; this end speaks 0"),
@@ -290,3 +291,25 @@ def test_a_pong_is_counted_as_useless_only_if_it_is():
     said(engine)
     assert hear(engine, ping(1, ACK)) == [PongReceived(0.0)]
     assert told(engine) == []
+
+
+# --- The budget of useless frames ------------------------------------------------------------
+
+
+def test_so_many_a_second_and_no_more():
+    budget = Budget(3)
+    assert [budget.spend(100.0) for _ in range(4)] == [True, True, True, False]
+    assert not budget.spend(100.9)
+
+
+def test_a_new_second_is_a_new_budget():
+    budget = Budget(1)
+    assert budget.spend(100.0)
+    assert not budget.spend(100.5)
+    assert budget.spend(101.0)
+
+
+def test_a_quiet_hour_saves_nothing_up():
+    budget = Budget(2)
+    budget.spend(0.0)
+    assert [budget.spend(3600.0) for _ in range(3)] == [True, True, False]

@@ -93,7 +93,7 @@ def test_hashicorp_backlog_exceeded_accept():
 
 
 def test_hashicorp_half_close():
-    """hashicorp/yamux TestHalfClose: who has said his last still hears what the other says."""
+    """hashicorp/yamux TestHalfClose: an end that has sent its FIN still receives."""
     pair = Pair()
     (stream_id,) = pair.client.open()
     pair.client.send(stream_id, b"a")
@@ -131,7 +131,7 @@ def test_hashicorp_half_close_session_shutdown():
     assert pair.server.received[stream_id] == body
     assert pair.server.told() == [StreamOpened(stream_id), StreamEOF(stream_id), GoAwayReceived(0)]
     pair.server.read(stream_id, WINDOW)
-    assert said(pair.server.engine) == []  # no credit for one who has said his last
+    assert said(pair.server.engine) == []  # no credit for an end that has sent its FIN
 
 
 def test_hashicorp_large_window():

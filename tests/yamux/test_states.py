@@ -1,3 +1,7 @@
+"""The table of states, and the picture of it in the documentation."""
+
+from pathlib import Path
+
 import pytest
 
 from tests.yamux.wire import client, hear, opened, update
@@ -5,6 +9,7 @@ from tunnel.errors import LocalProtocolError
 from tunnel.yamux.states import TRANSITIONS, Input, State
 from tunnel.yamux.stream import Stream
 
+PAGE = Path(__file__).parents[2] / "docs/yamux.md"
 LOCAL = {Input.SEND_DATA, Input.SEND_FIN, Input.SEND_RST}
 
 
@@ -73,3 +78,21 @@ def test_each_state_knows_what_the_table_says_of_it():
         assert state.can_receive == (TRANSITIONS.get((state, Input.RECEIVE_DATA)) is state)
         for what in (Input.SEND_DATA, Input.RECEIVE_DATA):
             assert TRANSITIONS.get((state, what), State.RESET) in (state, State.RESET)
+
+
+def diagram() -> str:
+    """The table as a Mermaid state diagram, arrows between the same states joined."""
+    arrows: dict[tuple[State, State], list[str]] = {}
+    for (state, what), following in TRANSITIONS.items():
+        arrows.setdefault((state, following), []).append(what.value)
+    lines = ["```mermaid", "stateDiagram-v2", "    [*] --> OPEN"]
+    for (state, following), inputs in arrows.items():
+        lines.append(f"    {state.name} --> {following.name}: {', '.join(inputs)}")
+    lines += ["    CLOSED --> [*]", "    RESET --> [*]", "```"]
+    return "\n".join(lines)
+
+
+def test_the_page_shows_the_table():
+    page = PAGE.read_text()
+    begin, end = "<!-- states: begin -->\n", "\n<!-- states: end -->"
+    assert page[page.index(begin) + len(begin) : page.index(end)] == diagram(), diagram()

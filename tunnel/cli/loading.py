@@ -11,12 +11,7 @@ from pathlib import Path
 from typing import TypeAlias, TypeVar
 
 from tunnel import remedies, store
-from tunnel.config.load import Loaded, detect, examine
-from tunnel.config.load import load_client as parse_client
-from tunnel.config.load import load_server as parse_server
-from tunnel.config.locate import Path as Place
-from tunnel.config.locate import locate
-from tunnel.config.model import (
+from tunnel.config import (
     ClientConfig,
     IdentityConfig,
     Kind,
@@ -24,8 +19,12 @@ from tunnel.config.model import (
     ServerConfig,
     VisitorConfig,
 )
-from tunnel.config.notes import dotted
-from tunnel.config.report import Report
+from tunnel.config.load import Loaded, detect, examine
+from tunnel.config.load import load_client as parse_client
+from tunnel.config.load import load_server as parse_server
+from tunnel.config.locate import Path as Place
+from tunnel.config.locate import locate
+from tunnel.config.report import Report, dotted
 from tunnel.errors import Fault, StoreError
 from tunnel.protocol.keys import KeyFormatError, Verifier, is_generated_key
 

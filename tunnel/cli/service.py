@@ -15,8 +15,8 @@ from pathlib import Path
 
 from tunnel import store
 from tunnel.cli.loading import FILES, read_text
+from tunnel.config import ClientConfig, Kind, ServerConfig
 from tunnel.config.load import load_client, load_server
-from tunnel.config.model import ClientConfig, Kind, ServerConfig
 from tunnel.errors import TunnelError
 from tunnel.ops.units import Service, name_fault, path_fault
 

@@ -22,7 +22,7 @@ from tunnel.net.endpoint import Endpoint
 from tunnel.net.link import Link
 from tunnel.net.transport import reset_on_close
 from tunnel.protocol.preamble import Preamble
-from tunnel.protocol.visiting import VISIT_MAC_SIZE, VISIT_NONCE_SIZE, Visitation
+from tunnel.protocol.proofs import VISIT_MAC_SIZE, VISIT_NONCE_SIZE, VisitTranscript
 
 # --- The owner --------------------------------------------------------------------------------
 
@@ -99,7 +99,7 @@ class Guard:
         nonce, proof = visitor.proof[:VISIT_NONCE_SIZE], visitor.proof[VISIT_NONCE_SIZE:]
         key = self._key or b""
         for own, shown in self._shown.items():
-            about = Visitation(self._owner, proxy, port, visitor.guest or "", own, nonce)
+            about = VisitTranscript(self._owner, proxy, port, visitor.guest or "", own, nonce)
             if hmac.compare_digest(proof, about.visit_proof(key)):
                 if nonce in shown or len(shown) >= 2 * limits.VISIT_PROOFS:
                     return "its proof is used up: it was shown before, or is too old"

@@ -27,7 +27,7 @@ from tunnel.net.listen import (
 from tunnel.net.transport import own_address, reset_on_close
 from tunnel.protocol.messages import Target, VisitorRequest
 from tunnel.protocol.preamble import build_visit_preamble
-from tunnel.protocol.visiting import VISIT_NONCE_SIZE, Visitation
+from tunnel.protocol.proofs import VISIT_NONCE_SIZE, VisitTranscript
 from tunnel.stats import Counters
 
 logger = logging.getLogger(__name__)
@@ -204,11 +204,9 @@ class VisitPort:
             return b"", b""
         nonce = secrets.token_bytes(VISIT_NONCE_SIZE)
         if target is None or not target.nonce:
-            return (
-                b"",
-                nonce,
-            )  # the server refuses the visitor, and logs why; no proof could be right
-        about = Visitation(target.owner, self.name, target.port, name, target.nonce, nonce)
+            # The server refuses the visitor, and logs why: there is no proof that would be right.
+            return b"", nonce
+        about = VisitTranscript(target.owner, self.name, target.port, name, target.nonce, nonce)
         return nonce + about.visit_proof(self.visit_key), about.visited_proof(self.visit_key)
 
     # --- Visitors that the owner, or the server, refuses -------------------------------------

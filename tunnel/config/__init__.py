@@ -1,17 +1,11 @@
 """Configurations: TOML text to frozen values and back, with every fault named. No I/O."""
 
+from tunnel.config.client import ClientConfig, ProxyConfig, VisitorConfig
 from tunnel.config.load import Loaded, detect, load_client, load_server
 from tunnel.config.locate import locate
-from tunnel.config.model import (
-    ClientConfig,
-    IdentityConfig,
-    Kind,
-    ProxyConfig,
-    RateLimit,
-    ServerConfig,
-    VisitorConfig,
-)
-from tunnel.config.report import Report, check
+from tunnel.config.report import Report
+from tunnel.config.schema import Kind
+from tunnel.config.server import IdentityConfig, RateLimit, ServerConfig
 from tunnel.config.template import client_template, dump, server_template
 from tunnel.config.values import PLACEHOLDER_KEY
 
@@ -26,7 +20,6 @@ __all__ = [
     "Report",
     "ServerConfig",
     "VisitorConfig",
-    "check",
     "client_template",
     "detect",
     "dump",

@@ -1,4 +1,9 @@
-"""What is different between two configurations, and what it takes to make it so."""
+"""What is different between two configurations, and when each difference takes effect.
+
+Every key is in exactly one of three classes: a running program takes it over at once, or with a new
+connection to the server, or only when it is restarted. A key in none of the sets below takes a
+restart.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +17,7 @@ from tunnel.config.server import ServerConfig
 
 C = TypeVar("C", ServerConfig, ClientConfig)
 
-#: What a running server takes over.
+#: What a running server takes over at once.
 _SERVER_LIVE: Final = {
     "auth_key",
     "auth_key_file",
@@ -27,7 +32,7 @@ _SERVER_LIVE: Final = {
     "max_connections_per_visitor",
     "rate_limit",
 }
-#: What a running client takes over.
+#: What a running client takes over at once.
 _CLIENT_LIVE: Final = {
     "connect_timeout",
     "reconnect_delay",
@@ -35,7 +40,7 @@ _CLIENT_LIVE: Final = {
     "local_connect_retries",
     "local_retry_delay_ms",
 }
-#: What it takes over with a new connection to the server.
+#: What a running client takes over with a new connection to the server.
 _CLIENT_ANEW: Final = {
     "visitors",
     "server_addr",
@@ -76,7 +81,7 @@ class Changes:
 
 
 def server_changes(former: ServerConfig, new: ServerConfig) -> Changes:
-    """What is different for a server."""
+    """The difference between two configurations of a server."""
     before = {entry.name: entry for entry in former.clients}
     now = {entry.name: entry for entry in new.clients}
     keys = [key for key in _different(former, new) if key != "clients"]
@@ -90,7 +95,7 @@ def server_changes(former: ServerConfig, new: ServerConfig) -> Changes:
 
 
 def client_changes(former: ClientConfig, new: ClientConfig) -> Changes:
-    """What is different for a client."""
+    """The difference between two configurations of a client."""
     before = {proxy.name: proxy for proxy in former.proxies}
     now = {proxy.name: proxy for proxy in new.proxies}
     both = [name for name in now if name in before and now[name] != before[name]]
@@ -108,7 +113,13 @@ def client_changes(former: ClientConfig, new: ClientConfig) -> Changes:
 
 
 def in_force(former: C, new: C, changes: Changes) -> C:
-    """What holds after the change: the new one, but for what takes a restart."""
+    """The configuration that a running program has after a change.
+
+    Args:
+      former: what it runs with.
+      new: what its file says now.
+      changes: from one to the other; the keys of its `restart` stay as they were.
+    """
     return attrs.evolve(new, **{key: getattr(former, key) for key in changes.restart})
 
 

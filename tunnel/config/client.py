@@ -8,8 +8,7 @@ import attrs
 
 from tunnel import limits
 from tunnel.config import values
-from tunnel.config.keys import Key
-from tunnel.config.observed import Observed
+from tunnel.config.schema import CommonConfig, Key
 from tunnel.config.values import LOOPBACK
 from tunnel.model import ANY
 
@@ -105,7 +104,7 @@ class VisitorConfig:
     name: Annotated[str, Key(values.NAME, "The name of the other client's proxy.", "database")]
     publish_port: Annotated[
         int,
-        Key(values.PORT_OR_WHATEVER, "Its publish_port; 0 if it is the only one of its name."),
+        Key(values.PORT_OR_ZERO, "Its publish_port; 0 if it is the only one of its name."),
     ] = 0
     owner: Annotated[
         str | None,
@@ -131,7 +130,7 @@ class VisitorConfig:
 
 
 @attrs.frozen(kw_only=True)
-class ClientConfig(Observed):
+class ClientConfig(CommonConfig):
     """``[client]``: times are seconds, paths are relative to this file.
 
     Exactly one of `auth_key` and `auth_key_file` is set. `server_addr` and `pin` hold one entry for

@@ -1,7 +1,9 @@
 """Changes to a configuration that leave every other byte as it is: text in, text out.
 
-What a person wrote, comments and all, is theirs. So lines are put in or taken out and nothing is
-written anew; and the result is read again, and refused if it says anything else than it should.
+Comments, order and spelling of the rest stay, which no writer of TOML can promise. So lines are put
+in or taken out, and nothing is parsed and written anew. As lines cannot tell every table from what
+is around it (a text with a bracket in it, say), the result is read again, and refused if it loads
+as anything else than the value that was wanted.
 """
 
 from __future__ import annotations
@@ -13,9 +15,9 @@ from typing import Final
 import attrs
 import tomlkit
 
+from tunnel.config.client import ClientConfig, ProxyConfig, VisitorConfig
 from tunnel.config.load import load_client
 from tunnel.config.locate import locate
-from tunnel.config.model import ClientConfig, ProxyConfig, VisitorConfig
 from tunnel.errors import ConfigError, Fault
 
 _HEADER: Final = re.compile(r"\s*\[\[\s*proxies\s*\]\]")
@@ -48,7 +50,13 @@ def add_proxy(text: str, proxy: ProxyConfig, *, source: str, environ: Mapping[st
 def add_visitor(
     text: str, visitor: VisitorConfig, *, source: str, environ: Mapping[str, str]
 ) -> str:
-    """The same with one more visitor.
+    """The text of a ``client.toml`` with one more visitor, at its end.
+
+    Args:
+      text: the file's contents; it may have nothing to do so far.
+      visitor: the new one.
+      source: the file's name, for messages.
+      environ: the environment, which goes before the file.
 
     Raises:
       ConfigError: the file has faults, or would have with it, such as a local port twice.
@@ -60,6 +68,12 @@ def add_visitor(
 
 def remove_proxy(text: str, name: str, *, source: str, environ: Mapping[str, str]) -> str:
     """The text of a ``client.toml`` without one proxy, and the comment that stands right above it.
+
+    Args:
+      text: the file's contents.
+      name: the proxy's.
+      source: the file's name, for messages.
+      environ: the environment, which goes before the file.
 
     Raises:
       ConfigError: the file has faults, or no such proxy, or would have nothing to do without it;
@@ -75,7 +89,7 @@ def remove_proxy(text: str, name: str, *, source: str, environ: Mapping[str, str
     rest = lines[_end(lines, header) :]
     kept = lines[: _begin(lines, header)]
     while kept and not rest and not kept[-1].strip():
-        kept.pop()  # what parted it from the table before
+        kept.pop()  # the empty lines between it and the table before
     left = "".join((*kept, *rest))
     return _checked(left, attrs.evolve(before, proxies=others), source, environ, idle=False)
 
@@ -92,7 +106,7 @@ def _checked(
     *,
     idle: bool = True,
 ) -> str:
-    """The text, if it says what is wanted."""
+    """The text, if it loads as what is wanted; else ConfigError."""
     if _load(text, source, environ, idle=idle) != wanted:
         raise _refused(source, None, f"cannot tell this table from what is around it: {_BY_HAND}")
     return text
@@ -114,7 +128,7 @@ def _index(config: ClientConfig, name: str, source: str) -> int:
 
 
 def _lines(table: ProxyConfig | VisitorConfig) -> Iterator[str]:
-    """The keys that say something."""
+    """The keys that are not at their default, as lines."""
     for field in attrs.fields(type(table)):
         value = getattr(table, field.name)
         if value is not None and value != field.default:

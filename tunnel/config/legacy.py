@@ -1,4 +1,4 @@
-"""What becomes of each key of a file that was written for tls-tunnel 1.5, as a table."""
+"""The keys of tls-tunnel 1.5, as a table: which are still used, ignored or refused."""
 
 from __future__ import annotations
 

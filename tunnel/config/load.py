@@ -1,33 +1,33 @@
-"""From the text of a configuration to its value, or to every fault that is in it."""
+"""From the text of a configuration to its value, or to every fault that is in it.
+
+The text is read twice: by `tomllib`, which gives values, and by `locate`, which gives lines. Then
+each table is read by its class (`tables`), and the rules between keys are applied (`rules`). The
+value is made only if there was no error, so a configuration in memory is always a valid one.
+"""
 
 from __future__ import annotations
 
+import re
+import tomllib
 from collections.abc import Mapping
 from typing import Any, Final, Generic, TypeVar
 
 import attrs
 
 from tunnel.config import rules
+from tunnel.config.client import ClientConfig, ProxyConfig, VisitorConfig
 from tunnel.config.legacy import OLD_VARIABLES
 from tunnel.config.locate import Lines
-from tunnel.config.model import (
-    ClientConfig,
-    IdentityConfig,
-    Kind,
-    ProxyConfig,
-    RateLimit,
-    ServerConfig,
-    VisitorConfig,
-)
-from tunnel.config.notes import Notes
-from tunnel.config.parse import parse
+from tunnel.config.report import Notes, dotted
+from tunnel.config.schema import Kind
+from tunnel.config.server import IdentityConfig, RateLimit, ServerConfig
 from tunnel.config.tables import (
     Values,
-    foreign_key,
     many_tables,
     one_table,
     read_table,
     read_variables,
+    unknown_key,
 )
 from tunnel.errors import ConfigError, Fault
 
@@ -41,11 +41,21 @@ _ROOTS: Final = {
 }
 #: Some editors put this in front of a text.
 _BYTE_ORDER_MARK: Final = "\ufeff"
+_PLACE: Final = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)\Z")
+#: What tomllib says, and the mistake that it most often means.
+_HINTS: Final = {
+    "Invalid value": "a text needs quotes",
+    "Unescaped '\\' in a string": "write two of them, or put the text into single quotes",
+    "Expected '=' after a key in a key/value pair": "a line is: key = value",
+    "Unterminated string": "a quote is missing",
+    'Expected "\'"': "a quote is missing",
+    "Expected \"'''\"": "a text is not closed",
+}
 
 
 @attrs.frozen
 class Loaded(Generic[C]):
-    """A configuration, and what is odd about it without being wrong."""
+    """A configuration, and the warnings about it."""
 
     value: C
     warnings: tuple[Fault, ...]
@@ -53,7 +63,7 @@ class Loaded(Generic[C]):
 
 @attrs.frozen
 class Examined:
-    """What became of one text: `value` is None if there are errors."""
+    """All that one text gave: `value` is None if there are errors."""
 
     value: ServerConfig | ClientConfig | None
     errors: list[Fault]
@@ -82,19 +92,23 @@ def load_client(
     *,
     source: str,
     environ: Mapping[str, str],
-    default_name: str | None = None,
     idle: bool = False,
 ) -> Loaded[ClientConfig]:
-    """Read a ``client.toml``; like `load_server`.
+    """Read a ``client.toml``.
 
-    `default_name` is the client's name if the file has none: such as the host's. With `idle` there
-    may be nothing to do in it: who reads it has something to do.
+    Args:
+      text: the file's contents.
+      source: its name, for messages.
+      environ: the environment, which goes before the file.
+      idle: the file may have neither proxies nor visitors: the caller has some of its own.
+
+    Raises:
+      ConfigError: with all faults, in the order of their lines.
     """
     found = examine(text, Kind.CLIENT, environ, idle=idle)
     if not isinstance(found.value, ClientConfig):
         raise ConfigError(source, found.errors)
-    name = found.value.name or default_name
-    return Loaded(attrs.evolve(found.value, name=name), tuple(found.warnings))
+    return Loaded(found.value, tuple(found.warnings))
 
 
 def detect(text: str) -> Kind | None:
@@ -112,10 +126,17 @@ def detect(text: str) -> Kind | None:
 def examine(
     text: str, kind: Kind | None, environ: Mapping[str, str], *, idle: bool = False
 ) -> Examined:
-    """Read a text as a server's or a client's file, or as one that is neither. Never raises."""
+    """Read a text as a server's or a client's file, or as one that is neither. Never raises.
+
+    Args:
+      text: the file's contents.
+      kind: whose it is to be; None if `detect` could not tell, which is an error in the result.
+      environ: the environment, which goes before the file.
+      idle: see `load_client`.
+    """
     text = text.removeprefix(_BYTE_ORDER_MARK)
     lines = Lines.of(text)
-    document = parse(text, lines)
+    document = _parse(text, lines)
     if isinstance(document, Fault):
         return Examined(None, [document], [])
     notes = Notes(lines)
@@ -123,6 +144,31 @@ def examine(
         _anything_to_do(document, notes)
     value = _read(document, kind, environ, notes)
     return Examined(value, notes.errors, notes.warnings)
+
+
+def _parse(text: str, lines: Lines) -> dict[str, Any] | Fault:
+    """The document, or the fault in it: the reader of TOML stops at the first error."""
+    # tomllib, not tomlkit: it tells the right line, and takes nothing that is not TOML.
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        return Fault(None, None, "brackets are nested too deeply")
+    except tomllib.TOMLDecodeError as error:
+        return _syntax_fault(str(error), text, lines)
+    except ValueError:
+        return Fault(None, None, "a number has too many digits")
+
+
+def _syntax_fault(message: str, text: str, lines: Lines) -> Fault:
+    place = _PLACE.search(message)
+    at_end = text.rstrip().count("\n") + 1
+    line = int(place[1]) if place and place[1] else at_end
+    if lines.repeated is not None and lines.repeated.line == line:
+        return Fault(line, dotted(lines.repeated.path), "is in the file twice")
+    reason = _PLACE.sub("", message)
+    column = f", column {place[2]}" if place and place[2] else ""
+    hint = f" ({_HINTS[reason]})" if reason in _HINTS else ""
+    return Fault(line, None, f"not TOML{column}: {reason}{hint}")
 
 
 def _read(
@@ -139,8 +185,8 @@ def _read(
         notes.error((), message)
         return None
     if kind not in document:
-        advice = f"`tls-tunnel template {kind}` prints a file to begin with"
-        notes.error((kind.value,), f"the table [{kind}] is missing; {advice}")
+        remedy = f"`tls-tunnel template {kind}` prints a file to begin with"
+        notes.error((kind.value,), f"the table [{kind}] is missing; {remedy}")
     reader = _server if kind is Kind.SERVER else _client
     values = reader(document, environ, notes)
     return None if notes.errors else _CONFIGS[kind](**values)
@@ -160,7 +206,7 @@ def _roots(document: Document, kind: Kind | None, notes: Notes) -> None:
         if any(name in names for names in _ROOTS.values()):
             notes.error((name,), f"is not for a {kind}'s file: server and client have one each")
         else:
-            foreign_key((name,), value, known, notes)
+            unknown_key((name,), value, known, notes)
 
 
 def _server(document: Document, environ: Mapping[str, str], notes: Notes) -> Values:
@@ -205,7 +251,7 @@ def _client(document: Document, environ: Mapping[str, str], notes: Notes) -> Val
         if variable in environ:
             notes.warn_outside(variable, text)
     if "forwarders" in document:
-        foreign_key(("forwarders",), document["forwarders"], (), notes)
+        unknown_key(("forwarders",), document["forwarders"], (), notes)
     return values | {
         "proxies": _proxies(document, notes),
         "visitors": _visitors(document, notes),

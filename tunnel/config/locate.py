@@ -1,7 +1,8 @@
 """On which line a key is: a reader of TOML that looks at nothing but keys and brackets.
 
-`tomllib` says where a syntax error is and then forgets about lines; people want one for every
-fault. This scanner never fails: of text that is no TOML it tells what it makes of it.
+`tomllib` gives values without their lines, and a message about a fault needs one. This scanner
+finds the lines and no values. It never fails: `tomllib` reads the text as well and says what is
+wrong with it; here text that is no TOML only has fewer places, or odd ones.
 """
 
 from __future__ import annotations
@@ -136,7 +137,7 @@ class _Scanner:
         return self._tokens[self._at] if self._at < len(self._tokens) else _END
 
     def _took(self, word: str) -> bool:
-        """Step over the next token if it is this bracket, comma or equals sign."""
+        """Step over the next token if it is this bracket, comma or equals sign; say if it was."""
         took = self._next.kind == "mark" and self._next.word == word
         self._at += took
         return took

@@ -1,21 +1,22 @@
-"""What must hold between keys, once each of them is right by itself.
+"""The rules between keys, for what each key's own type cannot say.
 
 Each rule looks at what could be read (`values`: by key, with defaults for what the file leaves out)
-and is silent about keys that are not in there, which have an error of their own.
+and is silent about keys that are not in there, which have an error of their own. Where it matters
+whether a key was written, `file` has the table as it came. Faults go into `notes`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from tunnel import limits
 from tunnel.config.locate import Path
-from tunnel.config.model import RateLimit
-from tunnel.config.notes import Notes, dotted
+from tunnel.config.report import Notes, dotted
+from tunnel.config.server import RateLimit
+from tunnel.config.tables import Values
 from tunnel.config.values import PLACEHOLDER_KEY, PORT, UNIX
 
-Values = dict[str, Any]
 Tables = Mapping[int, Values]
 
 AUTH_KEY_VARIABLE: Final = "TLS_TUNNEL_AUTH_KEY"
@@ -70,14 +71,14 @@ def proxies(tables: Tables, notes: Notes) -> None:
     published = {i: table for i, table in tables.items() if table.get("publish_port") != 0}
     _unique(("proxies",), published, ("publish_addr", "publish_port"), notes)
     _few_networks(tables, notes)
-    _guests(tables, notes)
+    _allowed_visitors(tables, notes)
     _secrets("proxies", tables, notes)
     for index, table in tables.items():
         _local_port(("proxies", index, "local_port"), table, notes)
 
 
-def _guests(tables: Tables, notes: Notes) -> None:
-    """Who may visit is asked only of those that have no public port; all of them in one frame."""
+def _allowed_visitors(tables: Tables, notes: Notes) -> None:
+    """`allow_visitors` is for proxies without a public port; all names travel in one frame."""
     together = 0
     for index, table in tables.items():
         names, path = table.get("allow_visitors", ()), ("proxies", index, "allow_visitors")
@@ -136,7 +137,7 @@ def _auth_key(
 
 
 def _different_keys(file: Mapping[str, object], values: Values, notes: Notes) -> None:
-    """No two entries may have one key: it would not be said whose it is.
+    """No two entries may have the same key, since the key tells the server which client it is.
 
     (A key and a verifier of it, or two files, are compared when the keys have been derived.)
     """
@@ -183,6 +184,7 @@ def _at_most(most: int, tables: Tables, name: str, notes: Notes) -> None:
 
 
 def _few_networks(tables: Tables, notes: Notes) -> None:
+    """The networks of all proxies together travel in one frame, which has a bound."""
     together = 0
     for index, table in tables.items():
         together += len(table.get("allow_from", ()))

@@ -8,8 +8,7 @@ import attrs
 
 from tunnel import limits
 from tunnel.config import values
-from tunnel.config.keys import Key
-from tunnel.config.observed import Observed
+from tunnel.config.schema import CommonConfig, Key
 from tunnel.model import ANY, PortRange
 
 
@@ -74,7 +73,7 @@ class IdentityConfig:
 
 
 @attrs.frozen(kw_only=True)
-class ServerConfig(Observed):
+class ServerConfig(CommonConfig):
     """``[server]``: times are seconds, paths are relative to this file.
 
     At most one of `auth_key` and `auth_key_file` is set, and at least one if there are no
@@ -143,7 +142,7 @@ class ServerConfig(Observed):
     ] = limits.KEEPALIVE_TIMEOUT
     shutdown_grace: Annotated[
         float,
-        Key(values.SECONDS_OR_NONE, "Seconds that live connections get when the server stops."),
+        Key(values.SECONDS_OR_ZERO, "Seconds that live connections get when the server stops."),
     ] = limits.SHUTDOWN_GRACE
     max_unauthenticated: Annotated[
         int,

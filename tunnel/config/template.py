@@ -10,17 +10,9 @@ import attrs
 import tomlkit
 
 from tunnel import limits
-from tunnel.config.model import (
-    ClientConfig,
-    IdentityConfig,
-    ProxyConfig,
-    RateLimit,
-    ServerConfig,
-    Table,
-    VisitorConfig,
-    header,
-    keys,
-)
+from tunnel.config.client import ClientConfig, ProxyConfig, VisitorConfig
+from tunnel.config.schema import Table, header, keys
+from tunnel.config.server import IdentityConfig, RateLimit, ServerConfig
 from tunnel.config.values import PLACEHOLDER_KEY
 from tunnel.model import PortRange
 
@@ -37,7 +29,13 @@ def server_template(
     key_path: str | None = None,
     bind_port: int = limits.SERVER_PORT,
 ) -> str:
-    """A commented ``server.toml``; with the placeholder for a key it does not load."""
+    """A commented ``server.toml``; with the placeholder for a key it does not load.
+
+    Args:
+      auth_key: the key that server and clients share.
+      cert_path, key_path: of a certificate chain and its key (PEM); None for one of its own.
+      bind_port: where clients connect to.
+    """
     return dump(
         ServerConfig(auth_key=auth_key, cert_path=cert_path, key_path=key_path, bind_port=bind_port)
     )
@@ -51,7 +49,14 @@ def client_template(
     pin: str | None = None,
     ca_cert_path: str | None = None,
 ) -> str:
-    """A commented ``client.toml`` with one proxy; with the placeholder it does not load."""
+    """A commented ``client.toml`` with one proxy; with the placeholder it does not load.
+
+    Args:
+      auth_key: the server's key.
+      server_addr, server_port: where the server is.
+      pin: of the server's key, `sha256:` and 64 hexadecimal digits; None to trust by certificate.
+      ca_cert_path: authorities (PEM) to trust instead of the system's; None for the system's.
+    """
     return dump(
         ClientConfig(
             auth_key=auth_key,
@@ -88,7 +93,7 @@ def _client(config: ClientConfig) -> Iterator[str]:
 
 
 def _table(name: str, table: Table, config: attrs.AttrsInstance | None) -> Iterator[str]:
-    """One table; without a value, an example of it that is commented out as a whole."""
+    """The lines of one table; without a value, of an example that is commented out as a whole."""
     yield ""
     yield "# " + (table.__doc__ or "").splitlines()[0].replace("`", "")
     yield header(name) if config else f"# {header(name)}"

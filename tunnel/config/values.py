@@ -1,4 +1,8 @@
-"""What the values of a configuration may be: from TOML's types to ours, or a sentence why not."""
+"""The types of a configuration's values: from what TOML gives to ours, or a sentence why not.
+
+A type says what it expects, so that each message is "expected ..., found ..." and no key needs
+messages of its own. A secret is never quoted in one.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +64,11 @@ class ValueType(Generic[T]):
     secret: bool = False
 
     def read(self, value: object) -> T:
-        """The value, or ValueError with a sentence for people."""
+        """What the key is set to, from what TOML gave.
+
+        Raises:
+          ValueError: it is something else; `str()` is a sentence for people.
+        """
         try:
             return self.parse(value)
         except Mismatch as error:
@@ -71,7 +79,11 @@ class ValueType(Generic[T]):
             raise ValueError(f"expected {self.expects}, found {words}{hint}") from None
 
     def read_text(self, text: str) -> T:
-        """The same from a variable of the environment."""
+        """The value of a variable of the environment, which is always a text.
+
+        Raises:
+          ValueError: see `read`.
+        """
         return self.read(_number(text) if self.number else text)
 
 
@@ -162,7 +174,7 @@ def _auth_key(value: object) -> str:
 
 
 def _token(value: object) -> str:
-    """It travels in a header of HTTP: what RFC 6750 allows there, and more."""
+    """A token travels in a header of HTTP: what RFC 6750 section 2.1 allows there, and more."""
     if not isinstance(value, str):
         raise Mismatch
     if len(value) < limits.MIN_TOKEN_LENGTH:
@@ -331,12 +343,12 @@ TEXT: Final = ValueType("a text that is not empty", _text)
 PATH: Final = ValueType("the path of a file", _text)
 DIRECTORY: Final = ValueType("the path of a directory", _text)
 PORT: Final = ValueType("a port from 1 to 65535", _integer(1, 65535))
-PORT_OR_WHATEVER: Final = ValueType("a port from 1 to 65535, or 0", _integer(0, 65535))
+PORT_OR_ZERO: Final = ValueType("a port from 1 to 65535, or 0", _integer(0, 65535))
 PORT_OR_ANY: Final = ValueType("a port from 0 (any free one) to 65535", _integer(0, 65535))
 SECONDS: Final = ValueType(
     f"seconds, from {limits.MIN_DURATION:g} to {_DAY}", _seconds(limits.MIN_DURATION), number=True
 )
-SECONDS_OR_NONE: Final = ValueType(f"seconds, from 0 to {_DAY}", _seconds(0.0))
+SECONDS_OR_ZERO: Final = ValueType(f"seconds, from 0 to {_DAY}", _seconds(0.0))
 AUTH_KEY: Final = ValueType(
     f"a key of at least {limits.MIN_AUTH_KEY_LENGTH} characters", _auth_key, secret=True
 )

@@ -9,7 +9,7 @@ import attrs
 from tunnel.config import rules
 from tunnel.config.client import ProxyConfig, VisitorConfig
 from tunnel.config.locate import Lines
-from tunnel.config.notes import Notes
+from tunnel.config.report import Notes
 from tunnel.config.tables import read_table
 from tunnel.config.values import LOOPBACK, UNIX
 from tunnel.errors import ConfigError, Fault

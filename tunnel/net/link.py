@@ -18,7 +18,6 @@ from tunnel import limits
 from tunnel.errors import RemoteProtocolError
 from tunnel.events import End, EndReason
 from tunnel.model import TRACE, ResetCode
-from tunnel.net.beside import Beside
 from tunnel.net.carrier import Carrier, make_carrier
 from tunnel.net.endpoint import Endpoint
 from tunnel.net.pace import Pace
@@ -49,6 +48,57 @@ _Args = TypeVarTuple("_Args")
 
 #: Gives the local end of a stream that the peer opened, or None to refuse it.
 Accept: TypeAlias = Callable[["Link", int], Endpoint | None]
+
+
+class FlushGroup:
+    """The links to flush once one of them, its owner, was flushed.
+
+    What comes on one link may be passed on to another, by an endpoint, which must not flush: it is
+    called from the middle of a turn. Two links may also feed each other, and each flush may give
+    the other something. A flush that called the other's flush would therefore nest: on the same
+    stack the first link would be asked to send again while it is still cutting frames from a
+    buffer that is lent, and two busy links would call each other until the stack is full. So no
+    link is flushed twice on one stack: one that is asked again while `flush` is under way is
+    flushed when the others have been.
+
+    Args:
+      owner: the link.
+      flush_owner: flushes that link, and no other.
+    """
+
+    __slots__ = ("_flush_owner", "_links", "_owner", "_under_way")
+
+    def __init__(self, owner: Link, flush_owner: Callable[[], None]) -> None:
+        self._owner = owner
+        self._flush_owner = flush_owner
+        self._links: set[Link] = set()
+        self._under_way = False
+
+    def add(self, link: Link) -> None:
+        """Flush that link too, the next time."""
+        self._links.add(link)
+
+    def flush(self) -> None:
+        """Flush the owner, and then the others."""
+        if self._under_way:
+            self._links.add(self._owner)
+            return
+        self._flush_owner()
+        if self._links:
+            self.flush_others()
+
+    def flush_others(self) -> None:
+        """Flush those that were added, until none is left."""
+        self._under_way = True
+        try:
+            while self._links:
+                link = self._links.pop()
+                if link is self._owner:
+                    self._flush_owner()
+                else:
+                    link.flush()
+        finally:
+            self._under_way = False
 
 
 class Link:
@@ -96,7 +146,7 @@ class Link:
         self._lost: End | None = None
         self._graceful = False
         self._mute = False
-        self._beside = Beside(self)
+        self._group = FlushGroup(self, self._flush)
         self.carrier: Carrier = make_carrier(self, carrier)
 
     # --- Life --------------------------------------------------------------------------------
@@ -119,15 +169,21 @@ class Link:
                         # From now on: when its last task has ended, a nursery takes no other.
                         self._nursery = None
         finally:
+            # The order matters. By now the nursery has been left: reader, writer and carrier have
+            # ended, and `spawn` takes nothing more, so that no endpoint can come while the last
+            # ones are reset. They are reset before the goodbye, for visitors must not wait for
+            # that; what their ends say to other links is sent at once, since nobody else will
+            # flush those. Only then may this link still speak: the goodbye is shielded and the
+            # only thing here that waits. It is muted last, for a visitor or a dial that comes too
+            # late may still call `flush`, and must find a link that takes it and says nothing.
             goodbye = self._graceful or self._lost is None
             self._lost = self._lost or End(EndReason.ENDED, "ended by this side")
             if self._heard is not None:
-                self._heard.set()  # nobody needs to wait any longer
+                self._heard.set()  # `answers` need not wait any longer
             self._reset_all()
-            self._beside.flush_others(self._flush)
+            self._group.flush_others()
             if goodbye:
                 await self._say_goodbye()
-            # Whoever comes too late (a visitor, a dial that worked) may still call `flush`.
             self._mute = True
             self._tls.abort()
         return self._lost
@@ -254,7 +310,7 @@ class Link:
 
         Call it once after a batch of other calls.
         """
-        self._beside.flush(self._flush)
+        self._group.flush()
 
     def _flush(self) -> None:
         self._fill()
@@ -262,11 +318,11 @@ class Link:
             self._writing = self.spawn(self._write)
 
     def flush_with(self, other: Link) -> None:
-        """Flush another link when this one was flushed, or has ended: for endpoints, who may not.
+        """Flush another link when this one was flushed, or has ended: for endpoints, which may not.
 
-        What they lent to the other link is safe until then.
+        What they lent to the other link is safe until then. See `FlushGroup`.
         """
-        self._beside.add(other)
+        self._group.add(other)
 
     def _fill(self) -> None:
         engine, tls, pace = self._engine, self._tls, self._pace

@@ -13,7 +13,7 @@ from pathlib import Path
 import attrs
 
 from tunnel import store
-from tunnel.config.observed import Observed
+from tunnel.config.schema import CommonConfig
 from tunnel.config.values import TOKEN
 from tunnel.errors import TunnelError
 from tunnel.events import EventStream
@@ -44,7 +44,7 @@ class StatsListener:
 
 
 @contextmanager
-def stats_listener(config: Observed, source: Path | None) -> Iterator[StatsListener]:
+def stats_listener(config: CommonConfig, source: Path | None) -> Iterator[StatsListener]:
     """The listener that a configuration asks for; it is closed when the block ends.
 
     Args:
@@ -69,7 +69,7 @@ def stats_listener(config: Observed, source: Path | None) -> Iterator[StatsListe
         close_all(sockets)
 
 
-def _token(config: Observed, source: Path | None) -> str | None:
+def _token(config: CommonConfig, source: Path | None) -> str | None:
     if config.stats_token_file is None:
         return config.stats_token
     path = store.resolve(config.stats_token_file, beside=store.directory_of(source))

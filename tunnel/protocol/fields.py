@@ -1,4 +1,8 @@
-"""Reading one value of a message: there, of the right type, within bounds, or a named error."""
+"""Reading one value of a message: there, of the right type, within bounds, or a named error.
+
+Every function takes the message and the key, and raises `RemoteProtocolError`, which names the key,
+for anything else than what it describes.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Frames of the handshake and of the control channel: u32 length, big-endian, and JSON.
 
-JSON is read strictly. What lax readers let through (duplicate keys, NaN, lone surrogates) is what
-two ends could understand differently, and what is signed here is the bytes.
+JSON is read strictly (RFC 8259 leaves duplicate keys, NaN and lone surrogates to the reader). The
+proofs cover bytes, so two ends that read one frame differently would agree on it all the same.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class FrameDecoder:
         return frame
 
     def clear(self) -> None:
-        """Forget what has come: nobody will ask for it."""
+        """Drop what has come."""
         self._buffer.clear()
 
     @property

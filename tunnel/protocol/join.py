@@ -1,21 +1,18 @@
-"""All that a client needs to know of a server, as one word to copy."""
+"""Join strings: all that a client needs to know of a server, as one word to copy."""
 
 from __future__ import annotations
 
-import base64
-import binascii
 import struct
 from typing import Final
 
 import attrs
 
 from tunnel.errors import TunnelError
-from tunnel.protocol.keys import KEY_SIZE, armoured, generate_key, key_bytes
+from tunnel.protocol.keys import KEY_SIZE, armoured, generate_key, key_bytes, read_armoured
 
 #: What join strings begin with, so that people and secret scanners know one when they see it.
 PREFIX: Final = "ttj1_"
 _LABEL: Final = b"tls-tunnel/1 join checksum\0"
-_CHECKSUM_SIZE: Final = 4
 _PIN: Final = "sha256:"
 _PIN_SIZE: Final = 32
 _PORT: Final = struct.Struct("!H")
@@ -83,17 +80,11 @@ class Join:
 
 
 def _payload(text: str) -> bytes | None:
-    body = text.removeprefix(PREFIX)
     if len(text) > _LONGEST:
         return None
-    try:
-        raw = base64.b32decode(body.upper() + "=" * (-len(body) % 8))
-    except (binascii.Error, ValueError):
-        return None
-    payload = raw[:-_CHECKSUM_SIZE]
-    # Written again: base32 has bits that say nothing, and letters that Python takes for others.
-    whole = len(payload) > KEY_SIZE + _PIN_SIZE + _PORT.size
-    return payload if whole and armoured(PREFIX, _LABEL, payload) == text else None
+    payload = read_armoured(text, PREFIX, _LABEL)
+    least = KEY_SIZE + _PIN_SIZE + _PORT.size
+    return payload if payload is not None and len(payload) > least else None
 
 
 def _is_host(host: bytes) -> bool:

@@ -1,7 +1,7 @@
 """From an authentication key to what proves it; the key itself never crosses the wire.
 
-The scheme is SCRAM's (RFC 5802): from the key come a client key, whose hash the server keeps, and
-a server key. Whoever reads the server's copy can check a client's proof and cannot make one.
+The scheme is SCRAM's (RFC 5802 section 3): from the key come a client key, whose hash the server
+keeps, and a server key. With the server's copy a client's proof can be checked and none be made.
 """
 
 from __future__ import annotations
@@ -73,21 +73,37 @@ def key_bytes(text: str) -> bytes | None:
 
 
 def armoured(prefix: str, label: bytes, payload: bytes) -> str:
-    """Bytes as a word that people copy, with a checksum; `label` says what they are."""
+    """Bytes as a word to copy: base32 (RFC 4648 section 6, lower case) with four bytes of checksum.
+
+    Args:
+      prefix: what the word begins with.
+      label: goes into the checksum, so that one kind of word cannot pass for another.
+      payload: the bytes.
+    """
     raw = payload + _checksum(label, payload)
     return prefix + base64.b32encode(raw).decode().rstrip("=").lower()
 
 
-def _read(text: str, prefix: str, label: bytes, size: int) -> bytes | None:
-    """What `armoured` made the text of; None if it is not exactly that."""
+def read_armoured(text: str, prefix: str, label: bytes) -> bytes | None:
+    """The bytes that `armoured` made a text of; None if it is not exactly what `armoured` makes.
+
+    Args:
+      text: the word.
+      prefix, label: as `armoured` was given them.
+    """
     body = text.removeprefix(prefix)
     try:
-        payload = base64.b32decode(body.upper() + "=" * (-len(body) % 8))[:size]
+        raw = base64.b32decode(body.upper() + "=" * (-len(body) % 8))
     except (binascii.Error, ValueError):
         return None
+    payload = raw[:-_CHECKSUM_SIZE]
     # Written again: base32 has bits that say nothing, and letters that Python takes for others.
-    fits = len(payload) == size and armoured(prefix, label, payload) == text
-    return payload if fits else None
+    return payload if armoured(prefix, label, payload) == text else None
+
+
+def _read(text: str, prefix: str, label: bytes, size: int) -> bytes | None:
+    payload = read_armoured(text, prefix, label)
+    return payload if payload is not None and len(payload) == size else None
 
 
 def _checksum(label: bytes, payload: bytes) -> bytes:
@@ -111,8 +127,8 @@ class Verifier:
     def to_text(self) -> str:
         """One line for a server's file, with a checksum.
 
-        Nobody can pass for a client with it. But whoever has it can pass for the server to a client
-        that does not verify the certificate, and can try which key made up by a person fits it.
+        It is not enough to pass for a client. But it is enough to pass for the server to a client
+        that does not verify the certificate, and to try which key made up by a person fits it.
         """
         payload = self.key_id + self.stored_key + self.server_key
         return armoured(VERIFIER_PREFIX, _VERIFIER_LABEL, payload)
@@ -136,7 +152,10 @@ class Verifier:
 
 
 def root_key(secret: str, salt: bytes) -> bytes:
-    """What everything else is derived from; what a person made up is stretched.
+    """What all other keys are derived from, 32 bytes.
+
+    A generated key is random already. One that a person made up goes through scrypt (RFC 7914),
+    with parameters that cost 0.15 s and 32 MiB, so that guessing it from a proof is slow.
 
     Raises:
       KeyFormatError: see `derive`.

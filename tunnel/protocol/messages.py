@@ -1,4 +1,4 @@
-"""What the two ends say to each other, as values; `docs/protocol.md` has the tables.
+"""The messages of the handshake and the control channel, as values; tables in `docs/protocol.md`.
 
 `decode` checks everything about a message alone; whether it may come now is the handshake's
 business. Keys that are not known are ignored, so that later versions can add some.
@@ -24,11 +24,11 @@ from tunnel.protocol.publishing import (
     Reconfigure,
     Reconfigured,
     Rejected,
+    Target,
+    VisitorRequest,
 )
-from tunnel.protocol.visiting import VISITORS, Target, VisitorRequest
 
 __all__ = [
-    "BINDINGS",
     "RECONFIGURE",
     "VERSION",
     "VISITORS",
@@ -55,27 +55,27 @@ __all__ = [
 ]
 
 VERSION: Final = 1
-#: How a proof is tied to the connection: to the server's certificate, or (behind a proxy that
-#: ends TLS, and only if both files say so) to nothing.
-BINDINGS: Final = ("certificate", "none")
 NONCE_SIZE: Final = 32
 ID_SIZE: Final = 16
 KEY_ID_SIZE: Final = 16
 MAC_SIZE: Final = 32
 #: The feature of an end that takes part in `Reconfigure`.
 RECONFIGURE: Final = "reconfigure"
+#: The feature of an end that takes part in visits.
+VISITORS: Final = "visitors"
 _U32: Final = 2**32 - 1
 
 
 @attrs.frozen
 class Capabilities:
-    """What an end can take, told to the other.
+    """What an end can take, announced to the other.
 
     Args:
       max_frame: largest DATA payload, bytes.
       max_streams: streams that may be open at once.
       backlog: streams that may be unacknowledged at once.
-      window: receive window that a stream begins with, bytes; 256 KiB is Yamux's own.
+      window: reserved. It is sent, checked on receipt and not used: every stream begins with
+        Yamux's 256 KiB, and windows grow by measurement.
       features: names of further abilities, such as `RECONFIGURE`.
     """
 
@@ -106,7 +106,13 @@ class Capabilities:
 
 @attrs.frozen
 class Challenge:
-    """1, server to client, at once."""
+    """1, server to client, as soon as TLS is up.
+
+    Args:
+      version: of the protocol.
+      bindings: the kinds of `proofs.Binding` that the server accepts.
+      nonce: 32 random bytes.
+    """
 
     kind: ClassVar = "challenge"
     version: int
@@ -129,7 +135,18 @@ class Challenge:
 
 @attrs.frozen
 class Authenticate:
-    """2a, client to server."""
+    """2a, client to server: who the client says it is.
+
+    Args:
+      version: of the protocol.
+      binding: the kind that its proof is made with.
+      nonce: 32 random bytes.
+      key_id: names the key, 16 bytes.
+      name: how it wants to be called.
+      client_id, instance_id: of its configuration and its process, 32 hexadecimal digits.
+      attempt: counts the connections of that process from 1.
+      capabilities: what it can take.
+    """
 
     kind: ClassVar = "authenticate"
     version: int
@@ -174,7 +191,7 @@ class Authenticate:
 
 @attrs.frozen
 class Proof:
-    """2b and 3b: what only somebody with the key can say about this connection."""
+    """2b and 3b: shows that the sender has the key; fits this connection only."""
 
     kind: ClassVar = "proof"
     mac: bytes = attrs.field(repr=False)
@@ -191,7 +208,14 @@ class Proof:
 
 @attrs.frozen
 class Authenticated:
-    """3a, server to client."""
+    """3a, server to client: it is accepted.
+
+    Args:
+      session: names the session in both logs, 32 hexadecimal digits.
+      name: what the server calls the client.
+      server_version: for log lines.
+      capabilities: what the server can take.
+    """
 
     kind: ClassVar = "authenticated"
     session: str
@@ -221,7 +245,13 @@ class Authenticated:
 
 @attrs.frozen
 class RefusedMessage:
-    """Server to client, instead of 3a or 5; nothing follows."""
+    """Server to client, instead of 3a or 5; nothing follows.
+
+    Args:
+      code: the reason, for programs.
+      text: the reason, for people.
+      retry_after: seconds that the client is asked to wait.
+    """
 
     kind: ClassVar = "refused"
     code: RefusalCode

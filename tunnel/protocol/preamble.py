@@ -34,8 +34,8 @@ _VISITOR: Final = 0xE3
 _CLAIMED: Final = 0xE4
 _U32: Final = struct.Struct("!I")
 _CONNECTION_ID_SIZE: Final = 8
-#: The whole header of a visitor of a public port who came by IPv4, as `build_preamble` makes it:
-#: most are, and taking it apart piece by piece costs three times as much.
+#: The whole header of a visitor of a public port over IPv4, as `build_preamble` makes it: most are
+#: such, and taking it apart piece by piece costs three times as much.
 _COMMON: Final = struct.Struct(f"!12sBBH4s4sHHBH{_CONNECTION_ID_SIZE}sBHI")
 _COMMON_BODY: Final = _COMMON.size - _HEADER.size
 #: A visitor's nonce and its proof.
@@ -44,7 +44,7 @@ PROOF_SIZE: Final = 64
 
 @attrs.define  # not frozen: that is a microsecond for each visitor
 class Preamble:
-    """Who visits, and what.
+    """Where a stream comes from, and which proxy it is for.
 
     Args:
       source: the visitor's address; of another client's guest, that client's.

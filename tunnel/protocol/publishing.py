@@ -1,4 +1,4 @@
-"""What a client wants published, and what becomes of it: at first, and while it is connected."""
+"""What a client wants published and visited, and what becomes of it, then and later."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tunnel.errors import RemoteProtocolError
 from tunnel.model import Address, RejectionCode
 from tunnel.protocol import fields
 from tunnel.protocol.framing import Json
-from tunnel.protocol.visiting import VISIT_NONCE_SIZE, VisitorRequest
+from tunnel.protocol.proofs import VISIT_NONCE_SIZE
 
 _U32: Final = 2**32 - 1
 #: Keys of a proxy that are left out where they say nothing.
@@ -21,11 +21,18 @@ _OPTIONAL: Final = {"allow_from", "visitors_only", "allow_visitors", "visit_nonc
 
 @attrs.frozen
 class ProxyRequest:
-    """One proxy of `Configure`; `preferred_port` is a wish where `publish_port` is 0.
+    """One proxy of `Configure` or `Reconfigure`.
 
-    `local_port` is for the server's statistics only; `allow_from` empty is everybody. A proxy that
-    is `visitors_only` has no public port: clients visit it through the server, those of
-    `allow_visitors` if it is not empty, and with a proof for `visit_nonce` if there is one.
+    Args:
+      name: unique among the client's.
+      publish_addr, publish_port: of the server; 0 is any free port.
+      preferred_port: the port to take, if it is free, where `publish_port` is 0: so a proxy keeps
+        its port over a reconnect.
+      local_port: for the server's statistics only.
+      allow_from: networks that may visit the public port; none is every one.
+      visitors_only: without a public port; clients visit it through the server.
+      allow_visitors: the names of the clients that may; none is every one.
+      visit_nonce: what visitors' clients must make a proof for, 32 bytes; empty for no secret.
     """
 
     name: str
@@ -58,6 +65,38 @@ class ProxyRequest:
             fields.token(message, "visit_nonce", VISIT_NONCE_SIZE)
             if "visit_nonce" in message
             else b"",
+        )
+
+
+@attrs.frozen
+class VisitorRequest:
+    """A proxy of some client that this client wants to visit.
+
+    Args:
+      visitor_id: chosen by the client; each stream says it.
+      name: the proxy's name.
+      publish_port: the proxy's; 0 is whatever it has, if there is only one of that name.
+      owner: the name of the client that must have it; empty for any.
+    """
+
+    visitor_id: int
+    name: str
+    publish_port: int = 0
+    owner: str = ""
+
+    def to_json(self) -> Json:
+        """An entry of `visitors`."""
+        entry = {"id": self.visitor_id, "name": self.name, "publish_port": self.publish_port}
+        return entry | ({"owner": self.owner} if self.owner else {})
+
+    @classmethod
+    def from_json(cls, message: Json) -> VisitorRequest:
+        """Read an entry of `visitors`."""
+        return cls(
+            fields.integer(message, "id", 0, _U32),
+            fields.name(message, "name"),
+            fields.integer(message, "publish_port", 0, 65535),
+            fields.name(message, "owner") if "owner" in message else "",
         )
 
 
@@ -112,7 +151,10 @@ class Bound:
 class Rejected:
     """A proxy is not published, and why; in an answer, or a notice when it no longer is.
 
-    The server keeps trying if the code `passes`.
+    Args:
+      proxy_id: which.
+      code: the reason, for programs; the server keeps trying if it `passes`.
+      text: the reason, for people.
     """
 
     kind: ClassVar = "rejected"
@@ -209,6 +251,48 @@ class Reconfigured:
     def from_json(cls, message: Json) -> Reconfigured:
         """Read the message's keys."""
         return cls(_answers(message))
+
+
+@attrs.frozen
+class Target:
+    """A notice: what has become of a proxy that the client visits.
+
+    Args:
+      visitor_id: which visitor of the client's.
+      owner: the name of the client that has it; empty if it cannot be visited now.
+      port: the `publish_port` that its owner configured.
+      nonce: for the proof, if it has a secret; else empty.
+      reason: why it cannot be visited now; empty if it can.
+    """
+
+    kind: ClassVar = "target"
+    visitor_id: int
+    owner: str = ""
+    port: int = 0
+    nonce: bytes = b""
+    reason: str = ""
+
+    def to_json(self) -> Json:
+        """The message's keys."""
+        message: Json = {"id": self.visitor_id}
+        if self.owner:
+            message |= {"owner": self.owner, "publish_port": self.port}
+        if self.nonce:
+            message["nonce"] = self.nonce.hex()
+        if self.reason:
+            message["reason"] = fields.harmless(self.reason)
+        return message
+
+    @classmethod
+    def from_json(cls, message: Json) -> Target:
+        """Read the message's keys."""
+        return cls(
+            fields.integer(message, "id", 0, _U32),
+            fields.name(message, "owner") if "owner" in message else "",
+            fields.integer(message, "publish_port", 0, 65535, 0),
+            fields.token(message, "nonce", VISIT_NONCE_SIZE) if "nonce" in message else b"",
+            fields.harmless(fields.text(message, "reason", limits.MAX_REFUSAL_TEXT, "")),
+        )
 
 
 def _answers(message: Json) -> tuple[Bound | Rejected, ...]:

@@ -102,8 +102,10 @@ class Proxies:
     #: What the client wants published now, by id.
     by_id: dict[int, Proxy] = attrs.field(factory=dict, init=False)
     _next_id: int = attrs.field(default=0, init=False)
-    #: Of the tasks that serve them. None before the session has begun, and when the server drains.
-    _nursery: trio.Nursery | None = attrs.field(default=None, init=False)
+    #: Of the tasks that serve them.
+    _nursery: trio.Nursery = attrs.field(init=False)
+    #: Of the tasks that change them; None before the session has begun, and when the server drains.
+    _changes: trio.Nursery | None = attrs.field(default=None, init=False)
     #: Sessions that have shown a sign of life: asked once, not for every port.
     _alive: set[Registration] = attrs.field(factory=set, init=False)
     _changing: bool = attrs.field(default=False, init=False)
@@ -122,21 +124,26 @@ class Proxies:
         self._next_id = max(self._next_id, number + 1)
         return proxy
 
-    async def hold(
-        self, draining: trio.Event, *, task_status: trio.TaskStatus[trio.Nursery]
+    async def attend(
+        self, nursery: trio.Nursery, draining: trio.Event, *, task_status: trio.TaskStatus[None]
     ) -> None:
-        """Own the tasks that serve proxies until the server drains; then all of them have ended.
+        """Make the changes that are wanted, until the server drains; then withdraw every proxy.
 
-        It has started with the nursery that they go into.
+        It has started when changes can be asked for. What is asked for later is ignored.
+
+        Args:
+          nursery: the session's, which owns the tasks that serve proxies.
+          draining: set when the server drains.
         """
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            task_status.started(nursery)
+        async with trio.open_nursery() as changes:
+            self._nursery, self._changes = nursery, changes
+            task_status.started()
             try:
                 await draining.wait()
             finally:
-                self._nursery = None
-            nursery.cancel_scope.cancel()
+                self._changes = None
+            changes.cancel_scope.cancel()
+        await _withdraw(self)
 
     def __len__(self) -> int:
         return len(self.by_id)
@@ -214,9 +221,9 @@ class Proxies:
         if self._changing:
             raise RemoteProtocolError("reconfigure came before the answer to the last one")
         self._check(wanted)
-        if self._nursery is not None:
+        if self._changes is not None:
             self._changing = True
-            self._nursery.start_soon(self._reconfigure, self._nursery, wanted)
+            self._changes.start_soon(self._reconfigure, wanted)
 
     def _check(self, wanted: Reconfigure) -> None:
         left = self.by_id.keys() - set(wanted.remove)
@@ -236,7 +243,7 @@ class Proxies:
         """True if a proxy is there that can be updated to this one and keep its entry."""
         return number in left and _place(self.by_id[number].request) == _place(request)
 
-    async def _reconfigure(self, nursery: trio.Nursery, wanted: Reconfigure) -> None:
+    async def _reconfigure(self, wanted: Reconfigure) -> None:
         async with self._turn:
             removed = [self.by_id.pop(number) for number in wanted.remove]
             added = self._enter(wanted)
@@ -244,7 +251,7 @@ class Proxies:
             with self.registry.reserved(self.session, [proxy.port for proxy in added]):
                 await _withdraw(removed)
                 for proxy in in_order(added):
-                    await nursery.start(serve_proxy, proxy, self)
+                    await self._nursery.start(serve_proxy, proxy, self)
             self._changing = False
             self.say(Reconfigured(tuple(self._answer(number) for number, _ in wanted.proxies)))
 
@@ -261,16 +268,16 @@ class Proxies:
 
     def update(self, rules: Rules) -> None:
         """Begin to free what these rules no longer allow, and to publish what they now do."""
-        if self._nursery is not None:
-            self._nursery.start_soon(self._update, self._nursery, rules)
+        if self._changes is not None:
+            self._changes.start_soon(self._update, rules)
 
-    async def _update(self, nursery: trio.Nursery, rules: Rules) -> None:
+    async def _update(self, rules: Rules) -> None:
         async with self._turn:
             self.rules = rules
             for proxy in self:
-                await self._review(nursery, proxy)
+                await self._review(proxy)
 
-    async def _review(self, nursery: trio.Nursery, proxy: Proxy) -> None:
+    async def _review(self, proxy: Proxy) -> None:
         reason = self.entry(proxy).forbidden(self.rules)
         if reason is not None and proxy.wanted:
             await proxy.withdraw()
@@ -282,7 +289,7 @@ class Proxies:
             or not all(self.rules.allows(address.port) for address in proxy.addresses)
         ):
             await proxy.withdraw()
-            await nursery.start(serve_proxy, proxy, self)
+            await self._nursery.start(serve_proxy, proxy, self)
             self.tell(proxy)
 
 

@@ -59,14 +59,14 @@ async def serve_client(transport: Transport, server: Server, stranger: Stranger)
         async with server.registry.registered(session.registration, deadline):
             async with trio.open_nursery() as nursery:
                 with trio.fail_at(deadline), session.setup:
-                    ports = await nursery.start(_hold_ports, session, server)
+                    await nursery.start(_attend, session, server, nursery)
                     for proxy in in_order(session.proxies):
-                        await ports.start(serve_proxy, proxy, session.proxies)
+                        await nursery.start(serve_proxy, proxy, session.proxies)
                     await tls.send_all(handshake.configured(session.proxies.answers()))
                 if session.evicted is not None:
                     raise SetupEnded(session.evicted.reason, session.evicted.text)
-                with server.present(session):
-                    end = await session.run()
+                with server.present(session), session.visits.living():
+                    end = await session.link.run()
                 nursery.cancel_scope.cancel()
         server.events.emit(session.disconnected(end))
     except* (Refused, RemoteProtocolError) as group:
@@ -186,17 +186,18 @@ def _first(group: BaseExceptionGroup[SetupEnded]) -> SetupEnded:
     return error
 
 
-# --- Ports ------------------------------------------------------------------------------------
-
-
-async def _hold_ports(
-    session: Session, server: Server, *, task_status: trio.TaskStatus[trio.Nursery]
+async def _attend(
+    session: Session,
+    server: Server,
+    nursery: trio.Nursery,
+    *,
+    task_status: trio.TaskStatus[None],
 ) -> None:
-    """Own the tasks of the session's proxies, until the server drains; then let what lives finish.
+    """See to changes while the session lives; when the server drains, let what lives finish.
 
     Live connections get the policy's `shutdown_grace`, in seconds.
     """
-    await session.proxies.hold(server.draining, task_status=task_status)
+    await session.proxies.attend(nursery, server.draining, task_status=task_status)
     session.say(Stopping())
     with trio.move_on_after(server.policy.shutdown_grace):
         await session.reachable.wait()

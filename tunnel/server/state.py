@@ -254,11 +254,6 @@ class Session:
         self.link.lose(reason, EndReason.TAKEN_OVER)
         self.setup.cancel()
 
-    async def run(self) -> End:
-        """Carry visitors until the link is lost; returns why. See `Link.run`."""
-        with self.visits.living():
-            return await self.link.run()
-
     def connected(self) -> ClientConnected:
         """The event: its ports are bound, and its client knows."""
         return ClientConnected(

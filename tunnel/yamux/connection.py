@@ -16,11 +16,10 @@ from tunnel import limits
 from tunnel.errors import LocalProtocolError, RemoteProtocolError
 from tunnel.yamux import events
 from tunnel.yamux.events import CLOSED, NEED_DATA, Event, Sentinel
-from tunnel.yamux.frames import GoAwayCode, Trace
+from tunnel.yamux.frames import Buffer, GoAwayCode, Trace
 from tunnel.yamux.inbox import Inbox
 from tunnel.yamux.keepalive import Keepalive
 from tunnel.yamux.outbox import Outbox
-from tunnel.yamux.parser import Buffer
 from tunnel.yamux.settings import Role, Settings
 from tunnel.yamux.states import Input
 from tunnel.yamux.table import StreamTable
@@ -64,7 +63,9 @@ class Connection:
     def receive_data(self, data: Buffer, now: float) -> None:
         """Take bytes that the wire brought; empty ones mean its end.
 
-        The buffer must not change until `next_event` has said `NEED_DATA`.
+        Args:
+          data: kept and not copied: it must not change until `next_event` has said `NEED_DATA`.
+          now: seconds, when they came.
         """
         self._now = now
         if not data:
@@ -97,7 +98,7 @@ class Connection:
         return event
 
     def _end(self) -> None:
-        """Nothing will come or go any more; what has happened already is still told."""
+        """Stop sending and receiving; what has happened already is still told."""
         self._closed = True
         self._events.close()
         self._outbox.end()
@@ -106,9 +107,14 @@ class Connection:
     # --- Bytes out ---------------------------------------------------------------------------
 
     def data_to_send(self, now: float, max_bytes: int = limits.BATCH) -> list[Buffer]:
-        """Frames to put on the wire, in order, about `max_bytes` of them; empty if there are none.
+        """Frames to put on the wire, in order; empty if there are none.
 
-        The parts are the caller's own buffers and headers between them, uncopied.
+        The parts are headers and, between them, the caller's own buffers, uncopied. What was given
+        out can be overtaken by nothing, so a caller asks only for what the wire takes at once.
+
+        Args:
+          now: seconds, when they go out.
+          max_bytes: about how many bytes; one frame at least is given if there is any.
         """
         self._now = now
         parts = self._outbox.build(max_bytes)
@@ -166,7 +172,7 @@ class Connection:
         return self._table.open(self._now).stream_id
 
     def accept_stream(self, stream_id: int) -> None:
-        """Tell the peer that its stream is welcome. Does nothing the second time, or too late."""
+        """Acknowledge a stream of the peer's. Does nothing the second time, or if it is over."""
         stream = self._table.get(stream_id)
         if stream is not None and not stream.outbound and not stream.acknowledged:
             stream.acknowledged = stream.ack = True
@@ -180,7 +186,7 @@ class Connection:
         else:
             stream = self._events.find(stream_id)
         if stream is not None:
-            stream.disowned = True
+            stream.abandoned = True
 
     def room(self, stream_id: int) -> int:
         """How many bytes `send_data` would take; after 0 a `RoomAvailable` comes once it is more.
@@ -191,13 +197,17 @@ class Connection:
         return 0 if stream is None or self._closed else self._table.room(stream)
 
     def send_data(self, stream_id: int, data: Buffer) -> None:
-        """Queue bytes. The buffer is kept, not copied: it must not change until it was sent.
+        """Queue bytes of a stream.
 
         Ask `room` first. More is taken, and waits; it costs the caller's memory, and room that the
         other streams could have had.
 
         Does nothing once the connection is over, or if the stream is and `next_event` has not said
-        so yet.
+        so yet: the caller cannot know.
+
+        Args:
+          stream_id: the stream.
+          data: kept and not copied: it must not change until it was sent.
 
         Raises:
           LocalProtocolError: the stream is over, or was told that no more would come.
@@ -210,7 +220,11 @@ class Connection:
                 self._outbox.put(stream, data)
 
     def lend_data(self, stream_id: int, data: memoryview) -> None:
-        """`send_data`, with a writable buffer that the caller wants back: see `keep_lent`."""
+        """Do as `send_data` does, with a writable buffer that the caller wants back.
+
+        Most of what is queued goes out at once. So the buffer of a read is lent, the frames are
+        sent, and only what then still waits is copied: see `keep_lent`.
+        """
         self.send_data(stream_id, data)
         self._lent.append(stream_id)
 
@@ -237,10 +251,18 @@ class Connection:
             self._outbox.finish(stream)
 
     def consumed(self, stream_id: int, size: int, now: float) -> bool:
-        """`size` received bytes of the stream were really handed on: grant as many again.
+        """Grant the peer as many bytes again as were handed on.
 
-        Granted in steps of at least half a window; True if that is now, so that the peer is to be
-        told. Does nothing if the stream is over.
+        Only what was delivered is granted: that is what makes the window a bound on the memory of
+        this end, and a slow reader slow down its own sender and no other stream. Granted in steps
+        of at least half a window, since each grant is a frame; does nothing if the stream is over.
+
+        Args:
+          stream_id: the stream.
+          size: bytes of it that its reader has really taken.
+          now: seconds.
+
+        Returns True if credit is due now, so that there is something to send.
 
         Raises:
           LocalProtocolError: more than was received.
@@ -261,20 +283,21 @@ class Connection:
         return due
 
     def stop_reading(self, stream_id: int, now: float) -> None:
-        """Nobody will read the stream any more: bytes that still come reset it.
+        """Say that the stream's receiving direction has no reader any more.
 
-        (Yamux has no way to say this alone.) So does `close_linger` in which nothing of the stream
-        could be sent and the peer did not end it. Does nothing if the peer has sent everything, if
-        the stream is over, or the second time.
+        Yamux has no frame for this alone, as TCP has none for `SHUT_RD`; so the stream goes on
+        sending, and is reset when bytes still come, or when `close_linger` passes in which nothing
+        of it could be sent and the peer did not end it. Does nothing if the peer has sent
+        everything, if the stream is over, or the second time.
         """
         stream = self._table.get(stream_id)
-        if stream is not None and stream.state.can_receive and not stream.deaf:
+        if stream is not None and stream.state.can_receive and not stream.read_closed:
             self._table.linger(stream, now)
 
     # --- The session -------------------------------------------------------------------------
 
     def ping(self) -> None:
-        """Measure the round trip; a `PongReceived` follows. Does nothing while one is under way."""
+        """Measure the round trip; a `PongReceived` follows. Does nothing while one is measured."""
         self._ping(anew=False)
 
     def _ping(self, *, anew: bool) -> None:
@@ -287,27 +310,34 @@ class Connection:
         return self._windows.rtt
 
     def heard(self, now: float) -> None:
-        """Something came from the peer that is not a whole record yet: it lives."""
+        """Take a sign of life at `now` that is no bytes of Yamux: part of a TLS record, say."""
         self._keepalive.heard(now)
 
     def start_drain(self) -> None:
-        """Refuse streams from now on, ours and the peer's; those that live go on."""
+        """Refuse streams from now on, ours and the peer's; those that live go on.
+
+        Nothing is said on the wire: a go-away ends the session of some peers. Call `close` when
+        `stream_count` is 0.
+        """
         self._table.draining = True
 
     def close(self, code: int = GoAwayCode.NORMAL) -> None:
         """End the session: what is due still goes out, then a go-away; with an error, only that.
 
         Nothing more is told: `next_event` says `CLOSED`.
+
+        Args:
+          code: a `GoAwayCode`; other than `NORMAL` is an error.
         """
         self._events.waiting.clear()  # also what a timeout, say, has left to tell
         self._events.close()
         self._inbox.parser.release()
         if not self._closed:
             self._closed = True
-            self._outbox.say_goodbye(code, at_once=code != GoAwayCode.NORMAL)
+            self._outbox.queue_go_away(code, at_once=code != GoAwayCode.NORMAL)
 
     def next_deadline(self) -> float | None:
-        """When `on_timer` wants to be called; None for never."""
+        """When to call `on_timer`, in seconds of the caller's clock; None for never."""
         if self._closed:
             return None
         deadlines = (self._keepalive.deadline, self._table.deadline)

@@ -10,9 +10,12 @@ error: then it is `CLOSED`.
 from __future__ import annotations
 
 import enum
+from collections import deque
 from typing import ClassVar, Final, TypeAlias
 
 import attrs
+
+from tunnel.yamux.stream import Stream
 
 
 class Sentinel(enum.Enum):
@@ -133,3 +136,41 @@ Event: TypeAlias = (
     | KeepaliveTimeout
     | ConnectionLost
 )
+
+
+class EventQueue:
+    """What waits for `next_event`; holds the two rules of the module.
+
+    It stays short without a bound of its own: bytes are parsed only while it is empty, so that most
+    of it is what the caller caused.
+    """
+
+    __slots__ = ("_closed", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting: deque[tuple[Stream | None, Event]] = deque()
+        self._closed = False
+
+    def put(self, event: Event, stream: Stream | None = None) -> None:
+        """Add what happened; `stream` is the one that it is about, if any."""
+        if not self._closed:
+            self.waiting.append((stream, event))
+
+    def get(self) -> Event | None:
+        """Take the next event, leaving out those of streams that the caller has reset."""
+        while self.waiting:
+            stream, event = self.waiting.popleft()
+            if stream is None or not stream.abandoned:
+                return event
+        return None
+
+    def find(self, stream_id: int) -> Stream | None:
+        """The stream of that number, over or not, if something is still to be told of it."""
+        for stream, _ in self.waiting:
+            if stream is not None and stream.stream_id == stream_id and not stream.abandoned:
+                return stream
+        return None
+
+    def close(self) -> None:
+        """Take no more: the connection is over. What waits is still told."""
+        self._closed = True

@@ -2,6 +2,10 @@
 
 Whatever a peer sends, it ends in an event or in `RemoteProtocolError`; how each odd or illegal
 input is answered is in `docs/protocol.md`, "Yamux".
+
+Everything that a peer can make this end keep has a bound of its own: bytes by the windows (charged
+when the header has come, before any of the payload), streams by `max_inbound_streams`, pongs and
+resets that wait by theirs. What costs time and keeps nothing is counted by a `Budget`.
 """
 
 from __future__ import annotations
@@ -9,7 +13,6 @@ from __future__ import annotations
 from tunnel import limits
 from tunnel.errors import RemoteProtocolError
 from tunnel.yamux import events
-from tunnel.yamux.budget import Budget
 from tunnel.yamux.events import Event
 from tunnel.yamux.frames import (
     ACK,
@@ -21,18 +24,46 @@ from tunnel.yamux.frames import (
     SYN,
     VERSION,
     WINDOW_UPDATE,
+    FrameParser,
     GoAwayCode,
+    Header,
     Trace,
     describe,
 )
 from tunnel.yamux.keepalive import Keepalive
 from tunnel.yamux.outbox import Outbox
-from tunnel.yamux.parser import FrameParser, Header
 from tunnel.yamux.settings import Settings
 from tunnel.yamux.states import RESET, Input
 from tunnel.yamux.stream import Stream
 from tunnel.yamux.table import StreamTable
 from tunnel.yamux.windows import Windows
+
+
+class Budget:
+    """How many frames of no use a peer may send in a second.
+
+    An honest peer sends a few, such as those that cross our reset on the way, so none of them is an
+    error by itself. A window that starts anew each second is enough: twice the number in a row does
+    no harm, and there is nothing to keep but a counter.
+
+    Args:
+      per_second: how many; time comes with each call.
+    """
+
+    __slots__ = ("_left", "_per_second", "_second")
+
+    def __init__(self, per_second: int) -> None:
+        self._per_second = per_second
+        self._left = per_second
+        self._second = 0.0
+
+    def spend(self, now: float) -> bool:
+        """Count one at `now`; False if that was one too many in this second."""
+        if now - self._second >= 1.0:
+            self._second = now
+            self._left = self._per_second
+        self._left -= 1
+        return self._left >= 0
 
 
 class Inbox:
@@ -62,6 +93,8 @@ class Inbox:
         self._trace = trace
         self._useless = Budget(settings.useless_frames_per_second)
         self._now = 0.0
+        #: Of the DATA frame under way: bytes that have not come, whether it has a FIN, its stream
+        #: (None if the payload is to be dropped).
         self._body_left = 0
         self._body_fin = False
         self._body_stream: Stream | None = None
@@ -73,7 +106,14 @@ class Inbox:
         return self.parser.at_boundary and not self._body_left
 
     def next_event(self, now: float) -> Event | None:
-        """The next thing that the bytes at hand say; None if they say nothing more."""
+        """The next event that the bytes at hand, or the caller, have caused; None if there is none.
+
+        Bytes are parsed only when no event waits: so a caller that resets a stream while it handles
+        one event hears nothing of the stream's that was parsed ahead, and the queue stays short.
+
+        Raises:
+          RemoteProtocolError: the peer broke the protocol.
+        """
         self._now = now
         queue = self._table.events
         while True:
@@ -98,7 +138,7 @@ class Inbox:
         stream = self._body_stream
         if stream is None or stream.state is RESET:
             return None
-        if stream.deaf:
+        if stream.read_closed:
             self._table.give_up(stream)
             return None
         stream.unconsumed += len(data)
@@ -168,7 +208,7 @@ class Inbox:
         if not length:
             if flags & FIN:
                 self._receive_fin(stream)
-        elif stream.deaf or not stream.state.can_receive:
+        elif stream.read_closed or not stream.state.can_receive:
             stream.apply(Input.RECEIVE_DATA)
             self._table.give_up(stream)
         else:

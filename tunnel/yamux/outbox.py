@@ -1,9 +1,17 @@
 """Everything that waits to be sent, and the order in which it goes.
 
-Frames are made when there is room on the wire and not before, so that what is urgent overtakes
-what is not: first control frames (each stream has at most one entry, however much it has to say),
-then data by deficit round robin with the two lists of fq_codel (RFC 8290 section 4): a stream that
-has just begun to send goes before those that have been sending, once a round.
+Frames are made when there is room on the wire and not before. What has become a frame can be
+overtaken by nothing, so the queues hold streams and not frames, and the order is decided as late as
+possible: first pongs and the ping, then resets, then control frames, then data.
+
+Data goes by deficit round robin with the two lists of fq_codel (RFC 8290 section 4). Each stream
+may send `frame_size` bytes a round (its deficit); a stream that has just begun to send goes before
+those that have been sending, once a round. A keystroke therefore does not wait for a round of a
+hundred downloads, and a stream cannot stay ahead by sending little and often.
+
+A FIN is a frame of its own, a window update without credit, and so are SYN and ACK. The
+specification allows them on DATA frames; but of a DATA frame with FIN some peers lose the payload
+and others the FIN, and this form is the only one that all of them read.
 """
 
 from __future__ import annotations
@@ -23,23 +31,29 @@ from tunnel.yamux.frames import (
     SYN,
     VERSION,
     WINDOW_UPDATE,
+    Buffer,
     Trace,
     describe,
 )
-from tunnel.yamux.parser import Buffer
 from tunnel.yamux.stream import Stream
 
-#: A frame is cut short to fit a batch only if this much of it fits.
+#: A frame is cut short to fit a batch only if this much of it fits: a header costs 12 bytes on the
+#: wire, and much more at both ends.
 MIN_PIECE: Final = 1024
-#: Frames of fresh streams in a row while others wait: visitors who keep coming anew must not stop
-#: those who are there.
+#: Frames of fresh streams in a row while others wait: a flow of new streams must not starve those
+#: that are in the second list.
 FRESH_FRAMES: Final = 8
 
 Queue: TypeAlias = OrderedDict[int, Stream]
 
 
 class Outbox:
-    """The queues of one connection. Memory: O(streams) plus what the streams hold themselves."""
+    """The queues of one connection. Memory: O(streams) plus what the streams hold themselves.
+
+    Args:
+      frame_size: largest payload of a DATA frame, bytes; may be changed at any time.
+      trace: called for each frame that goes out.
+    """
 
     def __init__(self, frame_size: int, trace: Trace | None = None) -> None:
         self._trace = trace
@@ -82,7 +96,7 @@ class Outbox:
     # --- What is to be sent ------------------------------------------------------------------
 
     def control(self, stream: Stream) -> None:
-        """The stream has a SYN, ACK, credit or lone FIN to say."""
+        """Queue the stream, once, for the SYN, ACK, credit or lone FIN that its flags say."""
         if not self._over:
             self._control[stream.stream_id] = stream
 
@@ -102,20 +116,20 @@ class Outbox:
             self._fresh[stream.stream_id] = stream
 
     def put(self, stream: Stream, data: Buffer) -> None:
-        """The stream has these bytes to send, behind those that wait."""
+        """Queue bytes of the stream behind those that wait."""
         stream.put(data)
         self.pending += len(data)
         if not stream.scheduled:
             self.data(stream)
 
     def finish(self, stream: Stream) -> None:
-        """The stream has a FIN to say, behind its bytes."""
+        """Queue a FIN behind the bytes of the stream that wait."""
         stream.fin = True
         if not stream.pending_size:
             self.control(stream)
 
     def forget(self, stream: Stream) -> None:
-        """The stream is over; nothing of it goes out any more."""
+        """Drop everything of a stream that is over."""
         if not self._over:
             self.pending -= stream.pending_size
         stream.drop_pending()
@@ -124,30 +138,30 @@ class Outbox:
         stream.scheduled = False
 
     def reset(self, stream: Stream, code: int) -> None:
-        """The stream ends with an RST, and nothing before it."""
+        """Drop everything of the stream, and queue an RST."""
         self.forget(stream)
-        if not stream.syn:  # or else the peer has never heard of it
+        if not stream.syn:  # else the peer has never heard of the stream
             self.refuse(stream.stream_id, code)
 
     def refuse(self, stream_id: int, code: int = 0) -> None:
-        """An RST, for a stream that is known no more, or never was."""
+        """Queue an RST for a stream that the table does not have (any more)."""
         if not self._over:
             self.resets.append((stream_id, code))
 
     def retract_credit(self, stream: Stream) -> None:
-        """The peer has sent everything: credit is of no use to it any more."""
+        """Drop credit that waits: the peer has sent its FIN and needs none."""
         stream.credit = 0
         if not (stream.syn or stream.ack or (stream.fin and not stream.pending_size)):
             self._control.pop(stream.stream_id, None)
 
-    def say_goodbye(self, code: int, *, at_once: bool) -> None:
-        """A go-away is the last thing to say; `at_once` drops all that would go before it."""
+    def queue_go_away(self, code: int, *, at_once: bool) -> None:
+        """Queue a go-away behind everything else; `at_once` drops everything else."""
         if at_once:
             self.end()
         self.go_away = code
 
     def end(self) -> None:
-        """The connection is over: nothing more goes out, nor waits."""
+        """Drop all that waits, and queue nothing from now on."""
         self._over = True
         self.pending = 0
         self.ping = self.go_away = None
@@ -157,7 +171,10 @@ class Outbox:
     # --- What goes out now -------------------------------------------------------------------
 
     def build(self, max_bytes: int) -> list[Buffer]:
-        """Frames of about `max_bytes` together, at least one if there is any."""
+        """Take frames of about `max_bytes` together from the queues; at least one if there is any.
+
+        Returns headers and pieces of the caller's own buffers, in the order of the wire.
+        """
         parts: list[Buffer] = []
         max_bytes = max(max_bytes, 1)
         if self._has_session_frames():
@@ -184,10 +201,10 @@ class Outbox:
             self._update(parts, RST, stream_id, code)
         del self.resets[:room]
         while self._control and len(parts) * HEADER_SIZE < max_bytes:
-            self._say(self._control.popitem(last=False)[1], parts)
+            self._build_stream_control(self._control.popitem(last=False)[1], parts)
 
-    def _say(self, stream: Stream, parts: list[Buffer]) -> None:
-        """One flag a frame, each on a window update: the only form that every peer parses."""
+    def _build_stream_control(self, stream: Stream, parts: list[Buffer]) -> None:
+        """Everything that the stream has to say, one flag a frame."""
         for flag in (SYN, ACK):
             if stream.syn if flag == SYN else stream.ack:
                 self._update(parts, flag, stream.stream_id, stream.credit)
@@ -197,10 +214,10 @@ class Outbox:
             self._update(parts, 0, stream.stream_id, stream.credit)
             stream.credit = 0
         if stream.fin and not stream.pending_size:
-            self._say_fin(stream, parts)
+            self._build_fin(stream, parts)
 
-    def _say_fin(self, stream: Stream, parts: list[Buffer]) -> None:
-        # Never on a DATA frame: some peers then lose the payload, others the FIN.
+    def _build_fin(self, stream: Stream, parts: list[Buffer]) -> None:
+        # On a window update and never on a DATA frame: see the module.
         stream.fin = False
         self._update(parts, FIN, stream.stream_id, 0)
         self.served[stream.stream_id] = stream
@@ -230,7 +247,7 @@ class Outbox:
         return self._backlog
 
     def _next_in_round(self, queue: Queue) -> None:
-        """The first stream has had its share: to the back with it, and a new share for later."""
+        """Move the first stream, which has had its share, to the back, with its next one."""
         stream_id, stream = queue.popitem(last=False)
         stream.deficit += self.frame_size
         self._backlog[stream_id] = stream
@@ -246,7 +263,7 @@ class Outbox:
         self.pending -= size
         self.served[stream.stream_id] = stream
         if stream.fin and not stream.pending_size:
-            self._say_fin(stream, parts)
+            self._build_fin(stream, parts)
 
     def _update(self, parts: list[Buffer], flags: int, stream_id: int, length: int) -> None:
         self._frame(parts, WINDOW_UPDATE, flags, stream_id, length)

@@ -1,4 +1,4 @@
-"""What one engine allows itself and its peer."""
+"""What one engine allows itself and its peer; `tunnel/limits.py` has the reason of each number."""
 
 from __future__ import annotations
 
@@ -32,6 +32,8 @@ class Settings:
       keepalive_interval: silence before a ping; None for no keepalive.
       keepalive_timeout: silence after that ping before the peer counts as gone.
       close_linger: how long a stream whose local end is gone waits for the peer's end.
+      max_pending_pongs: answers to pings that may wait to be sent.
+      useless_frames_per_second: frames that carry nothing; see `inbox.Budget`.
     """
 
     max_frame: int = limits.FOREIGN_FRAME

@@ -1,8 +1,12 @@
 """The life of a stream, as a table.
 
-Rule 1: everything that decides what a stream may do next is in `TRANSITIONS`; an input that is
-missing there is a mistake of whoever caused it. Rule 2: a state says what has been *said*; what
-still has to be *sent* (pending data, a FIN behind it) is the scheduler's business.
+Everything that decides what a stream may do next is in `TRANSITIONS`. It is a table and not a
+method with branches so that it can be read, drawn (docs/yamux.md shows it) and tested whole: every
+pair of a state and an input is either in it, or is a mistake of the side that caused the input.
+
+A state tells what the caller and the peer have *said*. What still has to be *sent* (bytes that
+wait, and the FIN behind them) is in `Stream` and in the outbox, so that a stream whose last bytes
+wait for credit needs no state of its own.
 """
 
 from __future__ import annotations
@@ -33,7 +37,7 @@ class State(enum.Enum):
         state.can_send, state.can_receive = can_send, can_receive
         return state
 
-    # `enum.Enum` hashes names, in Python.
+    # The table is looked up for every frame, and `enum.Enum` hashes a member's name in Python.
     __hash__ = object.__hash__
 
 
@@ -55,8 +59,9 @@ OPEN: Final = State.OPEN
 CLOSED: Final = State.CLOSED
 RESET: Final = State.RESET
 
-#: A second FIN and data after a FIN are what real peers send by mistake: the first is ignored (it
-#: changes nothing), the second resets the stream (it is never delivered, so it must not look so).
+#: Two inputs that the specification forbids are in it all the same, since real peers send them. A
+#: second FIN changes nothing and is ignored. Data after a FIN resets the stream: it is not
+#: delivered, and a stream that ended cleanly would look as if it had been.
 TRANSITIONS: Final[dict[tuple[State, Input], State]] = {
     (State.OPEN, Input.SEND_DATA): State.OPEN,
     (State.OPEN, Input.SEND_FIN): State.LOCAL_EOF,

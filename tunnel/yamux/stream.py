@@ -6,17 +6,24 @@ from collections import deque
 
 from tunnel import limits
 from tunnel.errors import LocalProtocolError
-from tunnel.yamux.parser import Buffer
+from tunnel.yamux.frames import Buffer
 from tunnel.yamux.states import OPEN, TRANSITIONS, Input, State
 
 
 class Stream:
-    """A record without behaviour of its own, but for the state table and its queue.
+    """A record: its only behaviour is the state table's and that of its queue.
 
-    Receiving, `window + unconsumed + owed == target` between two frames, none of them negative:
-    what the peer may still send, what the caller has not handed on, what was handed on and is not
-    granted again. (Within a frame its bytes that have not come are in none of them.) `credit` is
+    Receiving, `window + unconsumed + owed == target` holds between two frames, with no term
+    negative: bytes that the peer may still send, bytes that the caller has not handed on, and bytes
+    that were handed on and not yet granted again. (While a frame is coming in, its bytes that have
+    not come are in none of them.) So what is held of a stream never exceeds `target`. `credit` is
     the part of `window` that the peer has not been told of.
+
+    Args:
+      stream_id: its number.
+      outbound: this end opened it.
+      syn: its SYN is still to be sent.
+      granted_at: seconds; when the peer was last given credit.
     """
 
     # Plain, since attributes that a decorator makes cannot be compiled.
@@ -33,12 +40,15 @@ class Stream:
         self.send_window = limits.INITIAL_WINDOW
         self.pending: deque[Buffer] = deque()
         self.pending_size = 0
+        #: Bytes that the stream may send before its turn ends; see `Outbox`.
         self.deficit = 0
         self.scheduled = False
+        #: The round in which it last ran out of bytes or credit.
         self.round = -1
         self.wants_room = False
 
-        # To be said, each once
+        # To be sent, each once. They are flags and not queued frames, so that what a stream has to
+        # say costs the same memory however often the caller, or the peer, makes it say something.
         self.syn = syn
         self.ack = False
         self.fin = False
@@ -51,12 +61,16 @@ class Stream:
         self.owed = 0
         self.granted_at = granted_at
         #: The caller reads no more: what still comes resets the stream.
-        self.deaf = False
+        self.read_closed = False
         #: The caller has reset it: nothing more is told of it.
-        self.disowned = False
+        self.abandoned = False
 
     def apply(self, what: Input) -> State:
-        """Move along the table; `LocalProtocolError` if the table has no such arrow."""
+        """Move along the table.
+
+        Raises:
+          LocalProtocolError: the table has no entry for this state and input.
+        """
         try:
             self.state = TRANSITIONS[self.state, what]
         except KeyError:
@@ -92,7 +106,7 @@ class Stream:
         )
 
     def drop_pending(self) -> None:
-        """Forget what waits, and everything else that a reset makes pointless."""
+        """Drop what waits, and every flag that a reset makes void."""
         self.pending.clear()
         self.pending_size = 0
         self.fin = self.ack = False

@@ -1,4 +1,4 @@
-"""The streams of one connection: who may open how many, who waits for room, who is over."""
+"""The streams of one connection: how many may be open, which wait for room, which are over."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from tunnel import limits
 from tunnel.errors import LocalProtocolError
 from tunnel.yamux import events
-from tunnel.yamux.eventqueue import EventQueue
+from tunnel.yamux.events import EventQueue
 from tunnel.yamux.outbox import Outbox
 from tunnel.yamux.settings import Role, Settings
 from tunnel.yamux.states import CLOSED, RESET, Input
@@ -16,7 +16,14 @@ from tunnel.yamux.windows import Windows
 
 
 class StreamTable:
-    """Opens, counts and forgets streams; queues the events that this causes."""
+    """Opens, counts and forgets streams; queues the events that this causes.
+
+    Args:
+      role: which numbers are ours.
+      settings: how many streams either end may open, and how much may wait to be sent.
+      outbox: told of what a stream has to say.
+      windows: gets back what a stream that is over had of the pool.
+    """
 
     def __init__(self, role: Role, settings: Settings, outbox: Outbox, windows: Windows) -> None:
         self.events = EventQueue()
@@ -34,6 +41,7 @@ class StreamTable:
         self.get: Callable[[int], Stream | None] = self._streams.get
         self._inbound = self._outbound = self._unacknowledged = 0
         self._open_wanted = False
+        #: Streams that want room and lack only the connection's.
         self._starved: dict[int, Stream] = {}
         #: When each stream without a reader is reset; in order, since all wait equally long.
         self._lingering: dict[int, float] = {}
@@ -128,7 +136,10 @@ class StreamTable:
         )
 
     def offer_room(self, stream: Stream) -> None:
-        """Tell a stream that asked, as soon as half its queue is free."""
+        """Tell a stream that asked, when half its queue is free.
+
+        Not at every byte: each event makes the caller read its socket once more.
+        """
         if not stream.wants_room or stream.pending_size > self._send_queue // 2:
             return
         if self._room(stream) > 0:
@@ -139,19 +150,19 @@ class StreamTable:
             self._note_if_starved(stream)
 
     def wants_no_room(self, stream: Stream) -> None:
-        """The stream has said its last."""
+        """Forget that the stream asked for room: its EOF has been said."""
         stream.wants_room = False
         self._starved.pop(stream.stream_id, None)
 
     def _note_if_starved(self, stream: Stream) -> None:
-        """What it lacks is not its own: remember to look at it when other streams have sent."""
+        """Remember a stream that lacks only the connection's room, until others have sent."""
         if self._outbox.pending >= self._total_send_queue:
             self._starved[stream.stream_id] = stream
 
     def served(self, now: float) -> None:
-        """Data went out: room for some, and the end of those that had only this to say."""
+        """See to the streams of which the last batch took data or the FIN: room, and their end."""
         for stream in self._outbox.served.values():
-            if stream.deaf and stream.stream_id in self._lingering:
+            if stream.read_closed and stream.stream_id in self._lingering:
                 self.linger(stream, now)
             if stream.wants_room:
                 self.offer_room(stream)
@@ -169,8 +180,11 @@ class StreamTable:
     # --- Ending ------------------------------------------------------------------------------
 
     def linger(self, stream: Stream, now: float) -> None:
-        """Nobody reads the stream any more: reset it unless it moves, or ends, in good time."""
-        stream.deaf = True
+        """Note that the stream has no reader; reset it once `close_linger` has passed.
+
+        Unless it ends before; what can still be sent of it begins the time anew (`served`).
+        """
+        stream.read_closed = True
         self._lingering.pop(stream.stream_id, None)
         self._lingering[stream.stream_id] = now + self._settings.close_linger
 
@@ -185,7 +199,7 @@ class StreamTable:
             self.give_up(self._streams[stream_id])
 
     def ended_by_peer(self, stream: Stream) -> bool:
-        """The peer's FIN, and all before it, has come; False if it had come before."""
+        """Take the peer's FIN, and all before it has come; False if there was a FIN before."""
         before = stream.state
         if stream.apply(Input.RECEIVE_FIN) is before:
             return False
@@ -196,7 +210,7 @@ class StreamTable:
         return True
 
     def reset_by_peer(self, stream: Stream, code: int) -> None:
-        """The peer's RST has come: over, whatever waits."""
+        """Take the peer's RST: the stream is over, whatever waits."""
         stream.apply(Input.RECEIVE_RST)
         self._forget(stream)
         self.events.put(events.StreamReset(stream.stream_id, code), stream)
@@ -209,12 +223,12 @@ class StreamTable:
         self._outbox.reset(stream, code)
 
     def give_up(self, stream: Stream) -> None:
-        """End a stream from this side, which the caller has not asked for."""
+        """Reset a stream that the caller did not ask to reset, and tell it."""
         self.reset(stream, 0)
         self.events.put(events.StreamReset(stream.stream_id, 0), stream)
 
     def close_if_done(self, stream: Stream) -> None:
-        """Over, if both directions have ended and nothing is left to say."""
+        """End the stream if both directions have ended and its FIN has gone out."""
         if stream.state is CLOSED and not stream.fin:
             self._forget(stream)
             self.events.put(events.StreamClosed(stream.stream_id), stream)

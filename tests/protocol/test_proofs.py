@@ -2,17 +2,30 @@
 
 import hashlib
 import hmac
+import re
 import struct
+from pathlib import Path
 
 import attrs
 import pytest
 
 from tests.protocol.parts import KEY
 from tunnel.protocol.keys import KeyFormatError
-from tunnel.protocol.visiting import Visitation, visit_key
+from tunnel.protocol.proofs import Binding, VisitTranscript, visit_key
 
-ABOUT = Visitation("office", "数据库", 5432, "laptop", b"o" * 32, b"v" * 32)
+ABOUT = VisitTranscript("office", "数据库", 5432, "laptop", b"o" * 32, b"v" * 32)
 VISIT_KEY = visit_key(KEY)
+
+
+def test_the_binding_to_nothing_is_reserved():
+    package = Path(__file__).parents[2] / "tunnel"
+    made = {
+        kind
+        for path in package.rglob("*.py")
+        for kind in re.findall(r"\bBinding\((.*?)[,)]", path.read_text())
+    }
+    assert made == {'"certificate"'}
+    assert Binding("none").to_bytes() == bytes(33)
 
 
 def test_the_proofs_are_what_the_protocol_says():
