@@ -1,4 +1,4 @@
-"""One proxy as the client keeps it: what is published, and the local service behind it."""
+"""One proxy as the client keeps it: what is published, and the way to the service behind it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import logging
 import math
 import socket
 import time
+from collections.abc import Mapping
 from typing import Final, Literal, TypeAlias
 
 import attrs
@@ -15,7 +16,6 @@ import trio
 from trio_util import AsyncValue
 
 from tunnel import limits
-from tunnel.client.dialling import DiallingEndpoint
 from tunnel.client.settings import UNIX, ProxySpec
 from tunnel.client.visit_auth import Guard
 from tunnel.errors import RemoteProtocolError
@@ -26,6 +26,7 @@ from tunnel.events import (
     OwnProxyRejected,
 )
 from tunnel.model import Address, ResetCode, within
+from tunnel.net.account import Account
 from tunnel.net.carrier import CarriedConnection
 from tunnel.net.dial import (
     begin_connect,
@@ -34,6 +35,8 @@ from tunnel.net.dial import (
     connect_unix,
     finish_connect,
 )
+from tunnel.net.incoming import IncomingEndpoint
+from tunnel.net.link import Link
 from tunnel.net.transport import keep_alive
 from tunnel.protocol.messages import Bound, ProxyRequest, Rejected
 from tunnel.protocol.preamble import Preamble, proxy_v1, proxy_v2
@@ -346,10 +349,10 @@ class LocalProxy:
                 sock.close()
                 endpoint.refuse(ResetCode.LOCAL_RESET)
                 return
-        visit = CarriedConnection(
+        connection = CarriedConnection(
             self.name, preamble.connection_id.hex(), self.counters, ResetCode.LOCAL_RESET
         )
-        endpoint.connected(sock, visit)
+        endpoint.connected(sock, connection)
 
     def _complain(self, error: Exception) -> None:
         """Tell it once, until it works again, and not too often: visitors could fill the log."""
@@ -367,3 +370,81 @@ def _reset_code(error: Exception) -> ResetCode:
     if getattr(error, "errno", None) == errno.ECONNREFUSED:
         return ResetCode.LOCAL_REFUSED
     return ResetCode.LOCAL_UNREACHABLE
+
+
+class DiallingEndpoint(IncomingEndpoint):
+    """A visitor's stream while its local connection is being made: parks what comes.
+
+    Args:
+      link: whose stream it is.
+      stream_id: the stream, which the server has opened.
+      proxies: by the ids that the server knows them by.
+      events: told of the visitor, if somebody subscribed to visitors.
+    """
+
+    __slots__ = ("_account", "_events", "_proxies", "_scope")
+
+    def __init__(
+        self,
+        link: Link,
+        stream_id: int,
+        proxies: Mapping[int, LocalProxy],
+        events: EventStream,
+    ) -> None:
+        super().__init__(link, stream_id)
+        self._proxies = proxies
+        self._events = events
+        self._account: Account | None = None
+        self._scope: trio.CancelScope | None = None
+
+    def waiting(self) -> trio.CancelScope:
+        """A scope for the task that makes the connection: cancelled when the visitor goes."""
+        self._scope = trio.CancelScope()
+        return self._scope
+
+    def preamble_received(self, preamble: Preamble) -> None:
+        """See `IncomingEndpoint`."""
+        # By the id alone, to what this client's own file says: never to an address from the wire.
+        number = preamble.proxy_id
+        proxy = None if number is None else self._proxies.get(number)
+        if self._events.wants_visitors:
+            self._account = _account(self._events, proxy, preamble)
+        if proxy is None:
+            self.refuse(ResetCode.UNKNOWN_PROXY)
+        else:
+            proxy.visit(self, preamble)
+
+    def reset(self, code: int) -> None:
+        """See `Endpoint`."""
+        if self._scope is not None:
+            self._scope.cancel()
+        if self._account is not None:
+            self._account.close(ResetCode.of(code))
+
+    def refuse(self, code: ResetCode) -> None:
+        """There will be no connection: a reset before any byte. Flush the link after it."""
+        super().refuse(code)
+        if self._account is not None:
+            self._account.close(code)
+
+    def connected(self, sock: socket.socket, connection: CarriedConnection) -> None:
+        """There is one: the carrier takes over, with what is parked. Flush the link after it."""
+        self.link.carrier.adopt(
+            sock,
+            self.stream_id,
+            self.with_account(connection),
+            parked=self.parked,
+            finished=self.finished,
+        )
+
+    def with_account(self, connection: CarriedConnection) -> CarriedConnection:
+        """The same for what carries it, with its bytes and its end told if that is wanted."""
+        if self._account is not None:
+            connection.counters, connection.on_end = self._account, self._account.close
+        return connection
+
+
+def _account(events: EventStream, proxy: LocalProxy | None, preamble: Preamble) -> Account:
+    name, counters = ("", Counters()) if proxy is None else (proxy.name, proxy.counters)
+    connection = preamble.connection_id.hex()
+    return Account(events, name, "", connection, preamble.source, counters, published_here=False)

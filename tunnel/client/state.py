@@ -13,8 +13,7 @@ import attrs
 import trio
 from trio_util import AsyncValue
 
-from tunnel.client.dialling import accept_visitors
-from tunnel.client.proxy import LocalProxy
+from tunnel.client.proxy import DiallingEndpoint, LocalProxy
 from tunnel.client.settings import ClientSettings
 from tunnel.client.visit_port import VisitPort
 from tunnel.errors import RemoteProtocolError, TunnelError
@@ -22,6 +21,7 @@ from tunnel.eventlog import logged_events
 from tunnel.events import End, EndReason, EventStream, OwnProxyRemoved, ServerStopping
 from tunnel.net.clock import SleepDetector, sleep_while_awake
 from tunnel.net.control import Control
+from tunnel.net.endpoint import Endpoint
 from tunnel.net.link import Link
 from tunnel.net.settings import link_settings
 from tunnel.net.tls import TlsStream
@@ -192,10 +192,14 @@ class ClientSession:
             tls,
             Role.CLIENT,
             settings,
-            accept_visitors(self._proxies, client.events),
+            self._accept,
             carrier=client.settings.carrier,
             early=self._agreement.early,
         )
+
+    def _accept(self, link: Link, stream_id: int) -> Endpoint:
+        """Every stream that the server opens is a visitor's."""
+        return DiallingEndpoint(link, stream_id, self._proxies, self._events)
 
     async def start_proxies(self) -> None:
         """Have the proxies that the server was asked for take visitors, and take its answers.
