@@ -7,6 +7,7 @@ import trio
 
 from tests.rig import is_free, own_host, proxy, read_all, visit, world
 from tunnel import limits
+from tunnel.events import ClientDisconnected, ProxyWithdrawn
 from tunnel.views import ClientState
 
 
@@ -88,6 +89,31 @@ async def test_a_hundred_ports_with_two_hundred_visitors_are_free_before_it_is_l
                     await visitor.receive_some()
                 await visitor.aclose()
         assert probe.free == [True]
+
+
+async def test_nothing_of_a_session_is_known_when_its_end_is_told(certificate):
+    """Subscribers may look at the server: it must say what they are told."""
+    async with world(certificate) as tunnel:
+        await tunnel.start_server()
+        handle = await tunnel.start_client(proxy(1), reconnect_delay=3600.0)
+        [address] = handle.statistics()[0].addresses
+        server, seen = tunnel.server, []
+
+        def look(event):
+            if isinstance(event, ClientDisconnected | ProxyWithdrawn):
+                known = (*server.sessions, *server.registry._ports, *server.registry._proxies)
+                seen.append((type(event), event.client, is_free(address), known))
+
+        [session] = server.sessions.values()
+        with server.events.subscribed(look):
+            session.link.lose("cut")
+            await handle.state.wait_value(ClientState.WAITING)
+            await session.registration.gone.wait()
+        assert seen == [
+            (ProxyWithdrawn, "tests", True, ()),
+            (ClientDisconnected, "tests", True, ()),
+        ]
+        assert not server.registry._sessions
 
 
 async def test_two_hundred_times_in_a_row(certificate, carrier):

@@ -339,7 +339,6 @@ def count(low: int, high: int) -> ValueType[int]:
 _DAY: Final = f"{limits.MAX_DURATION:g}"
 
 SWITCH: Final = ValueType("true or false", _switch)
-TEXT: Final = ValueType("a text that is not empty", _text)
 PATH: Final = ValueType("the path of a file", _text)
 DIRECTORY: Final = ValueType("the path of a directory", _text)
 PORT: Final = ValueType("a port from 1 to 65535", _integer(1, 65535))

@@ -178,7 +178,9 @@ class Session:
         self.session_id = session_id
         self.identity = client.identity
         self.started = trio.current_time()
-        #: Around all that must be over before the link runs.
+        #: Around all that must be over before the link runs; cancelled by `evict`. To end the link
+        #: is not enough then: it ends when it runs, and binding may wait for seconds, for a silent
+        #: session that is in the way, while the newcomer waits for this one.
         self.setup = trio.CancelScope()
         #: Why it was told to end before that.
         self.evicted: End | None = None
