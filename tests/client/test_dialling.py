@@ -369,8 +369,8 @@ async def test_a_service_that_comes_and_goes_is_not_a_line_each_time(caplog, aut
     async with trio.open_nursery() as nursery:
         await nursery.start(proxy.serve, logged_events())
         for _ in range(5):
-            proxy._complain(OSError(111, "Connection refused"))
-            proxy._complained = False  # as if the next visitor were lucky
+            proxy._on_unreachable(OSError(111, "Connection refused"))
+            proxy._unreachable = False  # as if the next visitor were lucky
             await trio.sleep(limits.LOCAL_COMPLAINT_INTERVAL / 2)
         nursery.cancel_scope.cancel()
     assert len(caplog.records) == 3

@@ -41,7 +41,7 @@ Handler: TypeAlias = Callable[[trio.abc.HalfCloseableStream, Peer], Awaitable[ob
 
 @attrs.define(eq=False)
 class HandledProxy(LocalProxy):
-    """The same with a handler in place of a local service.
+    """A proxy of this client with a handler in the place of a local service.
 
     Each visitor is a stream, given to the handler in a task of its own. When the handler returns
     the stream is closed; when it raises, or is cancelled, that connection is reset.
@@ -58,7 +58,7 @@ class HandledProxy(LocalProxy):
         name = getattr(self.handler, "__qualname__", None) or type(self.handler).__qualname__
         return f"handler {name}"
 
-    def _receive(
+    def _serve_visitor(
         self, endpoint: DiallingEndpoint, preamble: Preamble, _nursery: trio.Nursery
     ) -> None:
         if self.handlers is None:

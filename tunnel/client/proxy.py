@@ -69,11 +69,11 @@ class LocalProxy:
     preferred_port: int = attrs.field(default=0, init=False)
     #: What is asked of visitors through other clients.
     guard: Guard = attrs.field(init=False)
-    #: Of the session that it is served in.
+    #: Of the session that it is served in; nobody subscribes before that.
     _events: EventStream = attrs.field(factory=EventStream, init=False)
     _nursery: trio.Nursery | None = attrs.field(default=None, init=False)
     _retired: trio.Event = attrs.field(factory=trio.Event, init=False)
-    _complained: bool = attrs.field(default=False, init=False)
+    _unreachable: bool = attrs.field(default=False, init=False)
     _quiet_until: float = attrs.field(default=-math.inf, init=False)
     _refusals_quiet_until: float = attrs.field(default=-math.inf, init=False)
     _warned: bool = attrs.field(default=False, init=False)
@@ -92,7 +92,7 @@ class LocalProxy:
         """
         self.spec = spec
         self.guard.update(spec.visit_key)
-        self._complained = False
+        self._unreachable = False
 
     @property
     def name(self) -> str:
@@ -211,8 +211,13 @@ class LocalProxy:
         """Have `serve` take no new visitors: the proxy is no longer published."""
         self._retired.set()
 
-    def visit(self, endpoint: DiallingEndpoint, preamble: Preamble) -> None:
-        """A visitor has come: connect to the local service, at once if it answers at once."""
+    def on_visitor(self, endpoint: DiallingEndpoint, preamble: Preamble) -> None:
+        """A visitor has come: connect it to the local service, at once if that answers at once.
+
+        Args:
+          endpoint: its stream; connected or refused in the end. The caller flushes the link.
+          preamble: who it is, as the server says.
+        """
         if self._nursery is None:
             endpoint.refuse(ResetCode.CANCELLED)
             return
@@ -222,7 +227,7 @@ class LocalProxy:
             self._refuse_visit(endpoint, preamble, ResetCode.NOT_ALLOWED, reason)
             return
         if self.spec.networks and not within(preamble.source.host, self.spec.networks):
-            self._turn_away(endpoint, preamble)
+            self._refuse_network(endpoint, preamble)
             return
         if preamble.guest is not None and self.guard.asks:
             answer = self.guard.answer(self.name, self.spec.publish_port, preamble)
@@ -230,7 +235,7 @@ class LocalProxy:
                 self._refuse_visit(endpoint, preamble, ResetCode.WRONG_SECRET, answer)
                 return
             endpoint.link.send(endpoint.stream_id, answer)
-        self._receive(endpoint, preamble, self._nursery)
+        self._serve_visitor(endpoint, preamble, self._nursery)
 
     def _may_visit(self, preamble: Preamble) -> bool:
         """True if it comes through a client that may visit; a name that one chose is no proof."""
@@ -259,10 +264,10 @@ class LocalProxy:
                 },
             )
 
-    def _receive(
+    def _serve_visitor(
         self, endpoint: DiallingEndpoint, preamble: Preamble, nursery: trio.Nursery
     ) -> None:
-        """A visitor that is let in has come."""
+        """Connect a visitor that is let in."""
         sock, connected = self._dial_at_once()
         if sock is not None and connected:
             self._hand_over(sock, endpoint, preamble)
@@ -276,7 +281,7 @@ class LocalProxy:
                 return begin_connect(self.spec.local_addr, self.spec.local_port)
         return None, False
 
-    def _turn_away(self, endpoint: DiallingEndpoint, preamble: Preamble) -> None:
+    def _refuse_network(self, endpoint: DiallingEndpoint, preamble: Preamble) -> None:
         """Reset a visitor that the server should have refused: it does not know `allow_from`."""
         endpoint.refuse(ResetCode.NOT_ALLOWED)
         if not self._warned:
@@ -319,7 +324,7 @@ class LocalProxy:
                 with trio.fail_after(limits.LOCAL_CONNECT_TIMEOUT):
                     return await self._dial(begun)
             except (OSError, trio.TooSlowError) as error:
-                self._complain(error)
+                self._on_unreachable(error)
                 code = _reset_code(error)
                 begun = None
         return code
@@ -337,7 +342,7 @@ class LocalProxy:
     def _hand_over(
         self, sock: socket.socket, endpoint: DiallingEndpoint, preamble: Preamble
     ) -> None:
-        self._complained = False
+        self._unreachable = False
         if not self.spec.is_near:
             keep_alive(sock)
         if self.spec.proxy_protocol is not None:
@@ -354,11 +359,11 @@ class LocalProxy:
         )
         endpoint.connected(sock, connection)
 
-    def _complain(self, error: Exception) -> None:
+    def _on_unreachable(self, error: Exception) -> None:
         """Tell it once, until it works again, and not too often: visitors could fill the log."""
         now = trio.current_time()
-        if not self._complained and now >= self._quiet_until:
-            self._complained = True
+        if not self._unreachable and now >= self._quiet_until:
+            self._unreachable = True
             self._quiet_until = now + limits.LOCAL_COMPLAINT_INTERVAL
             reason = getattr(error, "strerror", None) or str(error) or "no answer"
             self._events.emit(LocalServiceUnreachable(self.name, self.target, reason))
@@ -412,7 +417,7 @@ class DiallingEndpoint(IncomingEndpoint):
         if proxy is None:
             self.refuse(ResetCode.UNKNOWN_PROXY)
         else:
-            proxy.visit(self, preamble)
+            proxy.on_visitor(self, preamble)
 
     def reset(self, code: int) -> None:
         """See `Endpoint`."""

@@ -164,7 +164,7 @@ class VisitPort:
         connection = random.randbytes(8)  # noqa: S311  # not a secret: all logs have it
         target = self._target.value
         if self.visit_key is not None and target is not None and target.owner and not target.nonce:
-            self._turn_away(visitor, connection, target)
+            self._refuse(visitor, connection, target)
             return
         proof, expected = self._proofs(target, name)
         stream_id = link.open_stream()
@@ -194,7 +194,7 @@ class VisitPort:
 
     # --- Visitors that the owner, or the server, refuses -------------------------------------
 
-    def _turn_away(self, visitor: socket.socket, connection: bytes, target: Target) -> None:
+    def _refuse(self, visitor: socket.socket, connection: bytes, target: Target) -> None:
         """Reset a visitor here: the owner has no secret, so it cannot prove anything."""
         reset_on_close(visitor)
         visitor.close()
