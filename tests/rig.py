@@ -14,10 +14,11 @@ import trio
 import trio.testing
 import trustme
 
-from tunnel.client.connect import Dialler
+from tunnel.client.dial import Dialler
 from tunnel.client.proxy import LocalProxy
 from tunnel.client.run import run_client
-from tunnel.client.session import Client
+from tunnel.client.settings import ClientSettings, ProxySpec
+from tunnel.client.state import Client
 from tunnel.model import Address, PortRange
 from tunnel.net.contexts import ServerTls, client_context, server_tls
 from tunnel.net.listen import open_listeners
@@ -83,14 +84,15 @@ class World:
     def client(self, *proxies: LocalProxy, keys=None, client_id=None, **settings) -> Client:
         """A client of that server, not started."""
         dial = self.dial or Dialler((self.address,), self.context, frozenset(), str, 10.0)
+        visit_ports = settings.pop("visit_ports", ())
+        own = {"reconnect_delay": 0.0, "reconnect_max_delay": 0.0}
         return Client(
-            dial,
-            keys or self.keys,
-            "tests",
+            ClientSettings(
+                dial, keys or self.keys, "tests", carrier=self.carrier, **own | settings
+            ),
             client_id or secrets.token_hex(16),
             proxies,
-            carrier=self.carrier,
-            **{"reconnect_delay": 0.0, "reconnect_max_delay": 0.0} | settings,
+            visit_ports=visit_ports,
         )
 
     async def start_client(self, *proxies: LocalProxy, **settings):
@@ -133,7 +135,7 @@ async def world(certificate: Path, carrier: str | None = None):
 
 def proxy(local_port: int, publish_port: int = 0, name: str = "web", **settings) -> LocalProxy:
     """A proxy published on loopback."""
-    return LocalProxy(
+    spec = ProxySpec(
         name,
         settings.pop("publish_addr", "127.0.0.1"),
         publish_port,
@@ -141,6 +143,7 @@ def proxy(local_port: int, publish_port: int = 0, name: str = "web", **settings)
         local_port,
         **{"retries": 0} | settings,
     )
+    return LocalProxy(spec)
 
 
 async def visit(address: Address) -> trio.SocketStream:

@@ -13,6 +13,7 @@ from tests.rig import own_host
 from tunnel.api import run_client, run_server
 from tunnel.config import load_client, load_server
 from tunnel.errors import ConfigError, TunnelError
+from tunnel.events import ClientConnected, ClientDisconnected, ProxyPublished
 from tunnel.protocol.keys import derive, generate_key
 from tunnel.views import ClientState
 
@@ -207,3 +208,39 @@ async def test_a_key_of_ones_own_words(tmp_path):
         handle, _client = await start(nursery, tmp_path, server_config(server), client)
         assert [session.name for session in handle.statistics()] == ["office"]
         nursery.cancel_scope.cancel()
+
+
+async def test_the_deprecated_tell_is_told(tmp_path):
+    told, gone = [], trio.Event()
+
+    def tell(event):
+        told.append(type(event))
+        if isinstance(event, ClientDisconnected):
+            gone.set()
+
+    config = server_config(f'auth_key = "{KEY}"')
+    source = tmp_path / "server.toml"
+    async with trio.open_nursery() as nursery:
+        with pytest.warns(DeprecationWarning, match="events="):
+            handle = await nursery.start(
+                lambda task_status: run_server(
+                    config, source=source, tell=tell, task_status=task_status
+                )
+            )
+        text = f'auth_key = "{KEY}"\n[[proxies]]\nname = "web"\nlocal_port = 1\n'
+        client = client_config(handle.addresses[0].port, f"{text}publish_port = 0")
+        async with trio.open_nursery() as inner:
+            link = await inner.start(
+                lambda task_status: run_client(
+                    client, source=tmp_path / "client.toml", task_status=task_status
+                )
+            )
+            with trio.fail_after(5):
+                await link.state.wait_value(ClientState.CONNECTED)
+            inner.cancel_scope.cancel()
+        with trio.fail_after(5):
+            await gone.wait()
+        nursery.cancel_scope.cancel()
+    assert told[0] is ProxyPublished
+    assert told[-1] is ClientDisconnected
+    assert ClientConnected in told

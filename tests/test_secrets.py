@@ -121,10 +121,10 @@ def test_a_crash_prints_no_key(tmp_path, command):
     path = tmp_path / "it.toml"
     store.write_atomic(store.File(path, rest[command].encode()))
     code = (
-        "import tunnel.api, tunnel.cli\n"
+        "import tunnel.compose, tunnel.cli\n"
         "def broken(auth_key):\n"
         "    raise RuntimeError('a bug')\n"
-        "tunnel.api.derive = broken\n"
+        "tunnel.compose.derive = broken\n"
         "tunnel.cli.main()\n"
     )
     result = subprocess.run(

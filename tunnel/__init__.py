@@ -3,8 +3,8 @@
 The names below are the public API. Each is loaded when it is first used, so that
 `import tunnel.yamux` loads no Trio.
 
-(PYTEST_DONT_REWRITE: there is a plugin of pytest's in here, and pytest would warn of whoever has
-imported the tunnel before it.)
+(PYTEST_DONT_REWRITE: there is a plugin of pytest's in here, and pytest would warn if the tunnel was
+imported before it.)
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tunnel._version import __version__
     from tunnel.api import change_client, change_server, run_client, run_server
-    from tunnel.client.handled import Handler, Peer
+    from tunnel.client.handler import Handler, Peer
     from tunnel.config import ClientConfig, ServerConfig, load_client, load_server
     from tunnel.errors import (
         ConfigError,
@@ -87,9 +87,9 @@ _HOME = {
     "ClientState": "views",
     "ConfigError": "errors",
     "EmbeddedServer": "library.server",
-    "Handler": "client.handled",
+    "Handler": "client.handler",
     "LinkLost": "errors",
-    "Peer": "client.handled",
+    "Peer": "client.handler",
     "ProxyPublished": "events",
     "ProxyWithdrawn": "events",
     "PublishError": "errors",

@@ -79,21 +79,21 @@ class _Thread:
         self._to, self._join, self._options = to, join, options
         #: Where it is published, or why it is not.
         self.address: Future[Address] = Future()
-        #: What ended it later than that, of itself.
+        #: What ended it of itself after it was published.
         self.failure: Exception | None = None
-        # A daemon: should the program end without leaving the block, nothing is to hold it up.
+        # It is a daemon, so that a program that ends without leaving the block can end.
         self.thread = threading.Thread(target=self._run, name="tls-tunnel", daemon=True)
         self._scope = trio.CancelScope()
         self._token: trio.lowlevel.TrioToken | None = None
         self._stopped = False
 
     def stop(self) -> None:
-        """End it, and wait until it has ended, within a bound; also before it has begun."""
+        """End it, and wait until it has ended, for a bounded time; also before it has begun."""
         self._stopped = True
         if self._token is not None:
             with suppress(trio.RunFinishedError):
                 self._token.run_sync_soon(self._scope.cancel)
-        self.thread.join(2 * limits.WITHDRAWAL)  # it is a daemon, and holds no program up
+        self.thread.join(2 * limits.WITHDRAWAL)
 
     def _run(self) -> None:
         try:

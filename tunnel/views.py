@@ -1,13 +1,13 @@
 """What `run_server` and `run_client` hand out: how to look at them, and how to end them.
 
-Whoever operates or tests a server or a client works on these values and nothing behind them.
+To operate or test a server or a client, these values are enough, and nothing behind them is needed.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import attrs
 
@@ -17,10 +17,13 @@ if TYPE_CHECKING:
     from tunnel.model import Address
     from tunnel.stats import Counters, CountersStatistics
 
+#: A number of bytes, or None where the system does not tell it.
+_N = TypeVar("_N", int, int | None)
+
 
 @attrs.frozen
 class ProxyStatistics:
-    """One published proxy, now."""
+    """One published proxy, now; `start_time` is in Unix seconds."""
 
     name: str
     addresses: tuple[Address, ...]
@@ -31,7 +34,16 @@ class ProxyStatistics:
 
 @attrs.frozen
 class SessionStatistics:
-    """One connected client, as the server sees it now."""
+    """One connected client, as the server sees it now.
+
+    Args:
+      name: the client's name.
+      address: where it connects from.
+      session_id: logs have the first eight characters.
+      connections: visitors' connections that are open.
+      rtt: the last round trip in seconds; None while there is none.
+      proxies: those that are published.
+    """
 
     name: str
     address: Address
@@ -65,13 +77,13 @@ class ServerHandle:
 
 @attrs.frozen
 class Arrival:
-    """Somebody who wants to visit a proxy, as a server sees him.
+    """A visitor that asks for a proxy, as a server sees it.
 
     Args:
       client: the name of the client that has the proxy.
       proxy: its name.
-      address: where he comes from.
-      guest_of: the name of the client that he comes through; None for a public port.
+      address: where the visitor comes from.
+      guest_of: the name of the client that it comes through; None for a public port.
     """
 
     client: str
@@ -95,7 +107,7 @@ class ClientHandle:
     Args:
       state: where the reconnect loop is; wait for a value with `state.wait_value(...)`.
       statistics: the proxies now, with their public addresses while they are published.
-      change: be what a new configuration says; see `Client.become`. Returns at once.
+      change: do what a new configuration says; see `Client.update`. Returns at once.
     """
 
     state: AsyncValue[ClientState]
@@ -109,7 +121,7 @@ class ClientHandle:
 class Waits(enum.StrEnum):
     """What a connection waits for: the first word of why it is slow."""
 
-    #: The visitor does not read what came for him.
+    #: The visitor does not read what came for it.
     VISITOR = "visitor"
     #: The other end has not handed on what it was sent already: look there.
     WINDOW = "window"
@@ -219,7 +231,7 @@ class ProgramView:
       addresses: where a server listens for its clients.
       server: where a client dials.
       sessions: those that are connected; a client has one, connected or not.
-      rejected: whom a server turned away, by reason.
+      rejected: how many visitors and strangers a server turned away, by reason.
       strangers: connections to a server that have not proved anything yet.
       certificate_until: when the certificate that a server shows runs out, in Unix seconds.
     """
@@ -247,3 +259,27 @@ class ConnectionsView:
     total: int
     waits: Mapping[Waits, int]
     shown: tuple[tuple[str, ConnectionView], ...]
+
+
+@attrs.frozen
+class Snapshots:
+    """How to look at a running program, at any moment.
+
+    Args:
+      role: whose program it is.
+      view: the program now.
+      connections: its connections now; this one takes some time where there are many.
+      counters: those of all its proxies; they are the view's.
+    """
+
+    role: Literal["server", "client"]
+    view: Callable[[], ProgramView]
+    connections: Callable[[], ConnectionsView]
+    counters: Callable[[], Iterable[Counters]]
+
+    def sent_and_received(self, delivered: _N, read: _N) -> tuple[_N, _N]:
+        """Bytes towards the visitor and from it, of those that a socket here took and gave.
+
+        On a server that socket is the visitor's, on a client the local service's.
+        """
+        return (delivered, read) if self.role == "server" else (read, delivered)

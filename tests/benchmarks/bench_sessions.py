@@ -28,7 +28,8 @@ from tests.benchmarks.processes import (
     quantile,
     site,
 )
-from tunnel.client.session import Client, hold_session
+from tunnel.client.session import hold_session
+from tunnel.client.state import Client
 from tunnel.model import Address
 
 KILLS = 30
@@ -171,8 +172,9 @@ async def connect_far(client: Client, here: Site, server: Process) -> list[float
                 pumps.start_soon(delay, far, near, 0.0)
 
         nursery.start_soon(trio.serve_listeners, relay, [listener])
-        dial = attrs.evolve(client.dial, servers=(Address(HOST, port),))
-        times = await connect_often(attrs.evolve(client, dial=dial), server, SLOW_CONNECTS)
+        dial = attrs.evolve(client.settings.dial, servers=(Address(HOST, port),))
+        slow = attrs.evolve(client, settings=attrs.evolve(client.settings, dial=dial))
+        times = await connect_often(slow, server, SLOW_CONNECTS)
         nursery.cancel_scope.cancel()
     return times
 

@@ -19,7 +19,7 @@ import trio
 from tests.benchmarks.processes import prepared_client
 from tests.rig import proxy
 from tunnel.client.run import run_client
-from tunnel.client.session import Client
+from tunnel.client.state import Client
 from tunnel.views import ClientState
 
 
@@ -38,7 +38,7 @@ async def main(path: Path) -> None:
 
 
 def _like(model: Client, proxies: int) -> Client:
-    local = model.proxies[0].local_port
+    local = model.proxies[0].spec.local_port
     wanted = tuple(proxy(local, name=f"p{number}") for number in range(proxies))
     return attrs.evolve(model, client_id=secrets.token_hex(16), proxies=wanted)
 

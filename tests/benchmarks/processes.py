@@ -16,8 +16,8 @@ from pathlib import Path
 
 import attrs
 
-from tunnel import api
-from tunnel.client.session import Client
+from tunnel import compose
+from tunnel.client.state import Client
 from tunnel.config import load_client
 
 HOST = "127.0.0.1"
@@ -155,7 +155,7 @@ def site() -> Iterator[Site]:
 def prepared_client(path: Path) -> Client:
     """What a file says, ready to be run in this process."""
     config = load_client(path.read_text(), source=str(path), environ={}).value
-    return api.make_client(attrs.evolve(config, client_id=secrets.token_hex(16)), path)
+    return compose.make_client(attrs.evolve(config, client_id=secrets.token_hex(16)), path)
 
 
 def free_ports(count: int) -> list[int]:

@@ -13,13 +13,13 @@ from tests.rig import is_free
 from tunnel import limits
 from tunnel.cli.display import ProgressBar
 from tunnel.cli.measurement import Result, Service, _rate, _visited, measure
+from tunnel.compose import joined_client
 from tunnel.config import IdentityConfig, ServerConfig
 from tunnel.errors import LinkLost, Refused, TunnelError
 from tunnel.library.server import serve
 from tunnel.model import Address
 from tunnel.protocol.join import Join
 from tunnel.protocol.keys import generate_key
-from tunnel.quick import client_config
 
 KEY = generate_key(secrets.token_bytes(32))
 SERVER = ServerConfig(bind_addr="127.0.0.1", bind_port=0, auth_key=KEY, shutdown_grace=0.0)
@@ -28,7 +28,7 @@ SHORT = 0.5
 
 
 def config_of(server):
-    return client_config(Join.from_text(server.join))
+    return joined_client(Join.from_text(server.join))
 
 
 class Seen(ProgressBar):
@@ -110,7 +110,7 @@ async def test_a_server_that_lets_it_not_be_visited(monkeypatch):
     config = ServerConfig(bind_addr="127.0.0.1", bind_port=0, clients=(identity,))
     async with serve(config) as server:
         [address] = server.addresses
-        client = client_config(Join(address.host, address.port, KEY, server.pin))
+        client = joined_client(Join(address.host, address.port, KEY, server.pin))
         async with _visited(client, Service()):
             with pytest.raises(TunnelError, match="does not let the service be visited"):
                 async with _visited(client, Service()):

@@ -16,6 +16,7 @@ from tunnel.cli.commands.expose import _service, proxy_of, publish
 from tunnel.cli.commands.visit import listen
 from tunnel.cli.display import Progress
 from tunnel.cli.running import Program, until_signal
+from tunnel.compose import joined_client
 from tunnel.config import ProxyConfig, ServerConfig, VisitorConfig
 from tunnel.errors import Refused, TunnelError
 from tunnel.library.link import connect
@@ -24,7 +25,6 @@ from tunnel.model import PortRange
 from tunnel.ops.notify import Notifier
 from tunnel.protocol.join import Join
 from tunnel.protocol.keys import generate_key
-from tunnel.quick import client_config
 
 KEY = generate_key(secrets.token_bytes(32))
 SERVER = ServerConfig(bind_addr="127.0.0.1", bind_port=0, auth_key=KEY, shutdown_grace=0.0)
@@ -66,7 +66,7 @@ async def reached(progress):
 
 async def test_expose_until_a_signal_and_then_the_port_is_free(progress, service):
     async with serve(SERVER) as server:
-        config = client_config(Join.from_text(server.join))
+        config = joined_client(Join.from_text(server.join))
 
         async def life():
             await publish(config, web(service), progress)
@@ -88,7 +88,7 @@ async def test_expose_until_a_signal_and_then_the_port_is_free(progress, service
 
 async def test_visit(progress, service):
     async with serve(SERVER) as server, connect(server.join) as owner:
-        config = client_config(Join.from_text(server.join))
+        config = joined_client(Join.from_text(server.join))
         host = own_host()
         visits = VisitorConfig(name="web", bind_addr=host, bind_port=5432)
         config = attrs.evolve(config, visitors=(visits,))
@@ -112,7 +112,7 @@ async def test_visit(progress, service):
 async def test_what_the_server_does_not_publish(progress):
     config = attrs.evolve(SERVER, allow_ports=(PortRange(1, 1),))
     async with serve(config) as server:
-        client = client_config(Join.from_text(server.join))
+        client = joined_client(Join.from_text(server.join))
         with pytest.raises(TunnelError, match=r"the server does not publish it: .*8080"):
             await publish(client, web(1, publish_port=8080), progress)
 
@@ -121,7 +121,7 @@ async def test_a_wrong_key(progress):
     async with serve(SERVER) as server:
         join = attrs.evolve(Join.from_text(server.join), key=generate_key(bytes(32)))
         with pytest.raises(Refused, match="does not accept this auth_key"):
-            await publish(client_config(join), web(1), progress)
+            await publish(joined_client(join), web(1), progress)
 
 
 @pytest.mark.parametrize(

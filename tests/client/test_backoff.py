@@ -4,7 +4,21 @@ import random
 
 import pytest
 
-from tunnel.client.backoff import Backoff
+from tunnel.client.backoff import Backoff as Growth
+
+
+class Backoff:
+    """The same with delays that stay as they are."""
+
+    def __init__(self, first, largest, vary):
+        self.first, self.largest = first, largest
+        self._growth = Growth(vary)
+        self.reset = self._growth.reset
+        self.expect_restart = self._growth.expect_restart
+        self.server_is_back = self._growth.server_is_back
+
+    def delay(self, now):
+        return self._growth.delay(now, self.first, self.largest)
 
 
 def test_a_fixed_delay_is_the_same_for_ever():
@@ -81,3 +95,17 @@ def test_a_server_that_is_back_is_not_being_restarted():
     backoff.expect_restart(100.0)
     backoff.server_is_back()
     assert backoff.delay(101.0) == 5
+
+
+def test_delays_that_change_are_taken_at_once():
+    backoff = Backoff(5.0, 60.0, lambda: 1.0)
+    assert [backoff.delay(0.0) for _ in range(2)] == [5, 10]
+    backoff.first, backoff.largest = 1.0, 7.0
+    assert [backoff.delay(0.0) for _ in range(3)] == [4, 7, 7]
+    backoff.first = backoff.largest = 3.0
+    assert backoff.delay(0.0) == 3
+
+
+def test_no_delay_at_all_stays_none():
+    backoff = Backoff(0.0, 60.0, lambda: 1.0)
+    assert [backoff.delay(0.0) for _ in range(2000)] == [0.0] * 2000

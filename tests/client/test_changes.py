@@ -262,8 +262,8 @@ async def test_a_client_that_resets_the_control_stream_while_it_is_being_answere
         first.say(Reconfigured(()))
 
     first.link.lose = lost
-    client.published.link.reset(1, 0)
-    client.published.link.flush()
+    client.session.link.reset(1, 0)
+    client.session.link.flush()
     await until(lambda: place.server.sessions and session(place) is not first)
     assert reasons(caplog, "Client disconnected") == ["the other side reset the control stream"]
 
@@ -294,8 +294,8 @@ async def test_a_client_that_breaks_the_rules_is_ended(place, caplog, wanted, wh
     handle = await place.nursery.start(run_client, client)
     await handle.state.wait_value(ClientState.CONNECTED)
     first = session(place)
-    client.published._control.say(wanted)
-    client.published.link.flush()
+    client.session._control.say(wanted)
+    client.session.link.flush()
     await until(lambda: place.server.sessions and session(place) is not first)
     [reason] = reasons(caplog, "Client disconnected")
     assert reason.startswith("protocol error on the control stream: ")
@@ -309,7 +309,7 @@ async def test_two_changes_at_once_are_too_many(place, caplog):
     await handle.state.wait_value(ClientState.CONNECTED)
     for number in (1, 2):
         request = proxy(place.echo, name=f"p{number}").request()
-        client.published._control.say(Reconfigure((), ((number, request),)))
-    client.published.link.flush()
+        client.session._control.say(Reconfigure((), ((number, request),)))
+    client.session.link.flush()
     await until(lambda: reasons(caplog, "Client disconnected"))
     assert "before the answer to the last one" in reasons(caplog, "Client disconnected")[0]

@@ -12,8 +12,8 @@ import trustme
 from trio.testing import wait_all_tasks_blocked
 
 from tests.rig import make_certificate
-from tunnel.client import connect
-from tunnel.client.connect import Dialler, leaf_hash
+from tunnel.client import dial as dial_module
+from tunnel.client.dial import Dialler, leaf_hash
 from tunnel.errors import LinkLost
 from tunnel.model import Address
 from tunnel.net.contexts import client_context, server_tls
@@ -239,11 +239,11 @@ async def _serve_text(*, task_status):
 async def test_a_failed_or_cancelled_dial_leaves_no_socket(certificate, silent, monkeypatch):
     made = []
 
-    async def remember(host, port, really=connect.connect_tcp):
+    async def remember(host, port, really=dial_module.connect_tcp):
         made.append(await really(host, port))
         return made[-1]
 
-    monkeypatch.setattr(connect, "connect_tcp", remember)
+    monkeypatch.setattr(dial_module, "connect_tcp", remember)
     async with servers(certificate) as all_servers:
         dialler = all_servers.dialler(silent)
         async with trio.open_nursery() as nursery:

@@ -14,6 +14,8 @@ from tunnel import limits
 from tunnel.client import proxy as proxy_module
 from tunnel.client.dialling import accept_visitors
 from tunnel.client.proxy import LocalProxy
+from tunnel.client.settings import ProxySpec
+from tunnel.eventlog import logged_events
 from tunnel.events import EventStream, VisitorClosed
 from tunnel.model import Address, ResetCode
 from tunnel.net import dial as dial_module
@@ -86,7 +88,7 @@ async def ends(contexts, proxy, carrier=None, told_of=None):
         client = Link(client_tls, Role.CLIENT, OWN, accept, carrier=carrier)
         server = Link(server_tls, Role.SERVER, OWN, Accepting(), carrier=carrier)
         async with trio.open_nursery() as nursery:
-            await nursery.start(proxy.serve)
+            await nursery.start(proxy.serve, logged_events())
             for link in (client, server):
                 nursery.start_soon(link.run)
                 await link.running.wait()
@@ -121,7 +123,7 @@ class Service:
 
 
 def local(port, addr="127.0.0.1", **settings):
-    return LocalProxy("web", "*", 80, addr, port, **{"retries": 0} | settings)
+    return LocalProxy(ProxySpec("web", "*", 80, addr, port, **{"retries": 0} | settings))
 
 
 async def exactly(stream, size):
@@ -362,10 +364,13 @@ async def test_a_refusing_service_is_a_reset_before_any_byte(contexts, caplog):
 
 async def test_a_service_that_comes_and_goes_is_not_a_line_each_time(caplog, autojump_clock):
     proxy = local(1)
-    for _ in range(5):
-        proxy._complain(OSError(111, "Connection refused"))
-        proxy._complained = False  # as if the next visitor were lucky
-        await trio.sleep(limits.LOCAL_COMPLAINT_INTERVAL / 2)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(proxy.serve, logged_events())
+        for _ in range(5):
+            proxy._complain(OSError(111, "Connection refused"))
+            proxy._complained = False  # as if the next visitor were lucky
+            await trio.sleep(limits.LOCAL_COMPLAINT_INTERVAL / 2)
+        nursery.cancel_scope.cancel()
     assert len(caplog.records) == 3
 
 

@@ -9,7 +9,8 @@ import trio
 
 from tunnel.client.proxy import LocalProxy
 from tunnel.client.run import run_client
-from tunnel.client.session import Client, Ended
+from tunnel.client.settings import ClientSettings, ProxySpec
+from tunnel.client.state import Client
 from tunnel.errors import LinkLost, Refused, RemoteProtocolError
 from tunnel.events import End, EndReason
 from tunnel.net.clock import SleepDetector
@@ -41,20 +42,22 @@ class Script:
         if isinstance(thing, Exception):
             raise thing
         connected()
-        if isinstance(thing, Ended):
+        if isinstance(thing, End):
             return thing
         await trio.sleep(thing)
-        return Ended(End(EndReason.CUT, "cut"))
+        return End(EndReason.CUT, "cut")
 
     @property
     def pauses(self):
         return [later - sooner for sooner, later in zip(self.tried, self.tried[1:], strict=False)]
 
 
+KEYS = derive(generate_key(secrets.token_bytes(32)))
+
+
 def make_client(**settings):
-    keys = derive(generate_key(secrets.token_bytes(32)))
-    proxies = (LocalProxy("web", "*", 80, "127.0.0.1", 80),)
-    return Client(None, keys, "tests", "00" * 16, proxies, **settings)
+    proxies = (LocalProxy(ProxySpec("web", "*", 80, "127.0.0.1", 80)),)
+    return Client(ClientSettings(None, KEYS, "tests", **settings), "00" * 16, proxies)
 
 
 @pytest.fixture
@@ -77,7 +80,7 @@ def play(monkeypatch):
 
 
 def lines(caplog):
-    return [record.getMessage() for record in caplog.records if record.name == "tunnel.client.run"]
+    return [record.getMessage() for record in caplog.records if record.name == "tunnel.client"]
 
 
 async def test_five_seconds_whatever_went_wrong(play, autojump_clock, caplog):
@@ -122,7 +125,7 @@ async def test_a_server_that_asks_for_patience_gets_it(play, autojump_clock):
     assert script.pauses == pytest.approx([42.0, 5.0, 5.0])
 
 
-STOPPED = Ended(End(EndReason.STOPPED, "the server stops"), stopping=True)
+STOPPED = End(EndReason.STOPPED, "the server stops")
 
 
 async def test_a_server_that_stopped_is_asked_again_soon_until_it_answers(
@@ -226,3 +229,16 @@ async def test_cancelled_it_says_so(monkeypatch, caplog):
         await inner.start(run_client, make_client())
         inner.cancel_scope.cancel()
     assert lines(caplog)[-1] == "Client stopped"
+
+
+async def test_a_delay_that_is_reloaded_holds_from_the_next_wait(autojump_clock, monkeypatch):
+    script = Script([LinkLost("")] * 3)
+    monkeypatch.setattr("tunnel.client.run.hold_session", script)
+    async with trio.open_nursery() as nursery:
+        handle = await nursery.start(run_client, make_client())
+        await handle.state.wait_value(ClientState.WAITING)
+        delays = {"reconnect_delay": 40.0, "reconnect_max_delay": 40.0}
+        handle.change(make_client(**delays), anew=False)
+        await script.played.wait()
+        nursery.cancel_scope.cancel()
+    assert script.pauses == pytest.approx([5.0, 40.0, 40.0])

@@ -19,8 +19,9 @@ from tests.server.rig import place
 from tests.server.test_client_visits import VISIT, member
 from tunnel import limits
 from tunnel.client.run import run_client
-from tunnel.client.secret import Guard, visit_keys
-from tunnel.client.visitors import LocalVisitor
+from tunnel.client.visit_auth import Guard
+from tunnel.client.visit_port import VisitPort
+from tunnel.compose import visit_keys
 from tunnel.config import ClientConfig, ProxyConfig, VisitorConfig
 from tunnel.errors import ConfigError
 from tunnel.model import Address
@@ -34,11 +35,11 @@ KEY, OTHER = (visit_key(generate_key(bytes([number]) * 32)) for number in (1, 2)
 
 
 def leads_to(key=KEY, name="db", **more):
-    return LocalVisitor(name, 0, own_host(), 0, visit_key=key, **more)
+    return VisitPort(name, 0, own_host(), 0, visit_key=key, **more)
 
 
 def guarded(service, key=KEY, **settings):
-    return database(service, guard=Guard(key), **settings)
+    return database(service, visit_key=key, **settings)
 
 
 class Service:
@@ -105,7 +106,7 @@ async def test_who_knows_the_secret_is_let_in(tunnel):
     owner = guarded(tunnel.port)
     await tunnel.start_client(owner)
     visitor = leads_to()
-    await tunnel.start_client(visitors=(visitor,))
+    await tunnel.start_client(visit_ports=(visitor,))
     address = await ready(visitor)
     await echoes(address)
     await echoes(address, bytes(3_000_000))
@@ -125,12 +126,12 @@ async def test_who_does_not_is_not(tunnel, caplog, key, owner_says, remedy):
     owner = guarded(tunnel.port)
     await tunnel.start_client(owner)
     visitor = leads_to(key)
-    await tunnel.start_client(visitors=(visitor,))
+    await tunnel.start_client(visit_ports=(visitor,))
     address = await ready(visitor)
     for _ in range(3):
         await is_refused(address)
     assert owner.counters.total == tunnel.echo.seen == 0
-    [there], [here] = said(caplog, "proxy"), said(caplog, "visitors")
+    [there], [here] = said(caplog, "proxy"), said(caplog, "visit_port")
     assert owner_says in there.reason
     assert (there.proxy, there.guest_of) == ("db", "tests")
     assert here.reason == "wrong secret"
@@ -143,10 +144,10 @@ async def test_a_proxy_that_cannot_prove_anything_gets_no_guest(tunnel, caplog):
     owner = database(tunnel.port)
     await tunnel.start_client(owner)
     visitor = leads_to()
-    await tunnel.start_client(visitors=(visitor,))
+    await tunnel.start_client(visit_ports=(visitor,))
     await is_refused(await ready(visitor))
     assert owner.counters.total == tunnel.echo.seen == 0
-    [here] = said(caplog, "visitors")
+    [here] = said(caplog, "visit_port")
     assert "asks for no visitor_secret" in here.reason
     assert "take it out here" in here.remedy
 
@@ -155,7 +156,7 @@ async def test_who_is_away_is_away(tunnel, caplog):
     """And back without a reconnect; whoever comes then waits for no second try."""
     caplog.set_level(logging.WARNING)
     visitor = leads_to()
-    await tunnel.start_client(visitors=(visitor,))
+    await tunnel.start_client(visit_ports=(visitor,))
     address = await ready(visitor)
     await is_refused(address)
     for _ in range(3):
@@ -164,7 +165,7 @@ async def test_who_is_away_is_away(tunnel, caplog):
             await echoes(address)
         await until(lambda: visitor._target.value.reason)
         await is_refused(address)
-    assert "no client has a proxy db" in said(caplog, "visitors")[0].reason
+    assert "no client has a proxy db" in said(caplog, "visit_port")[0].reason
 
 
 async def test_nobody_comes_too_early(tunnel):
@@ -172,17 +173,17 @@ async def test_nobody_comes_too_early(tunnel):
     await tunnel.start_client(guarded(tunnel.port))
     for _ in range(10):
         visitor = leads_to()
-        async with running(tunnel, visitors=(visitor,)):
+        async with running(tunnel, visit_ports=(visitor,)):
             await echoes(await ready(visitor))
 
 
 async def test_it_is_the_secret_of_visits_alone(tunnel, caplog):
-    owner = proxy(tunnel.port, name="db", publish_addr="*", guard=Guard(KEY))
+    owner = proxy(tunnel.port, name="db", publish_addr="*", visit_key=KEY)
     await tunnel.start_client(owner)
     await echoes(Address("127.0.0.1", owner.addresses[0].port))
     for key, may in ((KEY, True), (OTHER, False)):
         visitor = leads_to(key)
-        async with running(tunnel, visitors=(visitor,)):
+        async with running(tunnel, visit_ports=(visitor,)):
             await (echoes if may else is_refused)(await ready(visitor))
     assert tunnel.echo.seen == 2
 
@@ -195,7 +196,7 @@ async def test_a_secret_goes_with_the_other_rules(known, caplog):  # noqa: F811
     owner = guarded(port, allow_visitors=("office",))
     await known.start_client(owner)
     visitor = leads_to()
-    await known.start_client(visitors=(visitor,), keys=known.own["mallory"])
+    await known.start_client(visit_ports=(visitor,), keys=known.own["mallory"])
     address = await ready(visitor)
     await is_refused(address)
     # A server that does not look.
@@ -218,10 +219,10 @@ async def impostor(certificate, caplog):
     caplog.set_level(logging.WARNING)
     async with place(certificate) as there:
         visitor = leads_to()
-        wanted = database(1, guard=Guard(OTHER))
+        wanted = database(1, visit_key=OTHER)
         wanted.guard.begin("stranger")
         async with member(there, wanted.request()) as owner:
-            async with running(there.tunnel, visitors=(visitor,)):
+            async with running(there.tunnel, visit_ports=(visitor,)):
                 async with await visit(await ready(visitor)) as guest:
                     await guest.send_all(b"password")
                     yield guest, owner
@@ -231,7 +232,7 @@ async def impostor(certificate, caplog):
 async def is_told(guest, caplog):
     with pytest.raises(trio.BrokenResourceError):
         await guest.receive_some()
-    [here] = said(caplog, "visitors")
+    [here] = said(caplog, "visit_port")
     assert here.reason == "unproved"
     assert "set owner" in here.remedy
 
@@ -274,7 +275,7 @@ async def test_a_visitor_that_stops_meanwhile_resets_the_guest(certificate):
         wanted.guard.begin("stranger")
         async with member(there, wanted.request()) as owner:
             visitor = leads_to()
-            async with running(there.tunnel, visitors=(visitor,)):
+            async with running(there.tunnel, visit_ports=(visitor,)):
                 guest = await visit(await ready(visitor))
                 await owner.guest()
             with pytest.raises(trio.BrokenResourceError):
@@ -288,7 +289,7 @@ async def test_a_proof_may_come_in_pieces_and_with_what_follows(certificate):
         wanted.guard.begin("stranger")
         async with member(there, wanted.request()) as owner:
             visitor = leads_to()
-            async with running(there.tunnel, visitors=(visitor,)):
+            async with running(there.tunnel, visit_ports=(visitor,)):
                 async with await visit(await ready(visitor)) as guest:
                     arrived, preamble, _ = await owner.guest()
                     proof = wanted.guard.answer("db", 5432, preamble)
@@ -338,7 +339,7 @@ async def test_a_nonce_is_replaced_and_nobody_notices(tunnel, caplog, monkeypatc
     owner = guarded(tunnel.port)
     await tunnel.start_client(owner)
     visitor = leads_to()
-    await tunnel.start_client(visitors=(visitor,))
+    await tunnel.start_client(visit_ports=(visitor,))
     address = await ready(visitor)
     await until(lambda: visitor._target.value is not None)
     nonces = set()
@@ -406,7 +407,7 @@ def test_what_a_guard_remembers_is_bounded(monkeypatch):
     monkeypatch.setattr(limits, "VISIT_PROOFS", 10)
     guard = guard_in_session()
     renewals = []
-    guard.renewed = lambda: renewals.append(guard.nonce)
+    guard.on_renewal = lambda: renewals.append(guard.nonce)
     first = guard.nonce
     guests = [guest_of(guard, owner_nonce=first) for _ in range(25)]
     answers = [guard.answer("db", 5432, guest) for guest in guests]
@@ -431,7 +432,7 @@ async def test_a_secret_changes_in_place(tunnel, caplog):
     caplog.set_level(logging.WARNING)
     handle = await tunnel.start_client(guarded(tunnel.port), client_id=ID)
     visitor = leads_to()
-    visiting = await tunnel.start_client(visitors=(visitor,), client_id="1" * 32)
+    visiting = await tunnel.start_client(visit_ports=(visitor,), client_id="1" * 32)
     address = await ready(visitor)
     await until(lambda: visitor._target.value is not None)
     first = visitor._target.value.nonce
@@ -444,7 +445,7 @@ async def test_a_secret_changes_in_place(tunnel, caplog):
         await lasting.send_all(b"two")
         assert await lasting.receive_some() == b"two"
     now = leads_to(OTHER)
-    visiting.change(tunnel.client(visitors=(now,), client_id="1" * 32), anew=False)
+    visiting.change(tunnel.client(visit_ports=(now,), client_id="1" * 32), anew=False)
     await echoes(await ready(now))
     assert handle.state.value is ClientState.CONNECTED
 
@@ -453,8 +454,8 @@ async def test_a_secret_changes_in_place(tunnel, caplog):
 async def test_a_secret_comes_and_goes(tunnel, before, after):
     handle = await tunnel.start_client(guarded(tunnel.port, before), client_id=ID)
     old, new = leads_to(before), leads_to(after)
-    await tunnel.start_client(visitors=(old,))
-    await tunnel.start_client(visitors=(new,))
+    await tunnel.start_client(visit_ports=(old,))
+    await tunnel.start_client(visit_ports=(new,))
     await echoes(await ready(old))
     await is_refused(await ready(new))
     handle.change(tunnel.client(guarded(tunnel.port, after), client_id=ID), anew=False)
@@ -472,16 +473,16 @@ async def test_a_secret_that_changes_while_the_server_is_being_asked(tunnel, mon
     def change_then(handshake, *what):
         frame = configure(handshake, *what)
         monkeypatch.setattr(ClientHandshake, "configure", configure)
-        client.become(tunnel.client(guarded(tunnel.port, OTHER), client_id=ID), anew=False)
+        client.update(tunnel.client(guarded(tunnel.port, OTHER), client_id=ID), anew=False)
         return frame
 
     monkeypatch.setattr(ClientHandshake, "configure", change_then)
     await tunnel.nursery.start(run_client, client)
-    await until(lambda: tunnel.server.sessions and client.published is not None)
+    await until(lambda: tunnel.server.sessions and client.session is not None)
     [session] = tunnel.server.sessions.values()
     await until(lambda: session.proxies.by_id[0].request.visit_nonce == owner.guard.nonce)
     visitor = leads_to(OTHER)
-    await tunnel.start_client(visitors=(visitor,))
+    await tunnel.start_client(visit_ports=(visitor,))
     await echoes(await ready(visitor))
 
 
@@ -513,7 +514,7 @@ def test_a_secret_is_stretched_once(monkeypatch):
         stretched.append(secret)
         return visit_key(generate_key(bytes(32)))
 
-    monkeypatch.setattr("tunnel.client.secret.visit_key", count)
+    monkeypatch.setattr("tunnel.compose.visit_key", count)
     entry = {"visitor_secret": "correct horse battery staple"}
     visit_keys(config(*[entry] * 5, visitors=[entry] * 5), None)
     assert stretched == ["correct horse battery staple"]

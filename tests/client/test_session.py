@@ -9,7 +9,9 @@ import trio
 
 from tests.net.rig import make_contexts, memory_transports
 from tunnel.client.proxy import LocalProxy
-from tunnel.client.session import Client, Ended, hold_session
+from tunnel.client.session import hold_session
+from tunnel.client.settings import ClientSettings, ProxySpec
+from tunnel.client.state import Client
 from tunnel.errors import Refused, RemoteProtocolError
 from tunnel.events import End, EndReason
 from tunnel.model import Address, RejectionCode
@@ -73,9 +75,10 @@ async def against(contexts, play):
 
     played = Played(stream, _shown_certificate(server_context))
     proxies = tuple(
-        LocalProxy(name, "*", port, "127.0.0.1", 1) for name, port in (("web", 80), ("any", 0))
+        LocalProxy(ProxySpec(name, "*", port, "127.0.0.1", 1))
+        for name, port in (("web", 80), ("any", 0))
     )
-    client = Client(dial, KEYS, "tests", secrets.token_hex(16), proxies)
+    client = Client(ClientSettings(dial, KEYS, "tests"), secrets.token_hex(16), proxies)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(play, played)
         yield client
@@ -113,7 +116,7 @@ async def test_a_server_that_goes_silent(contexts, autojump_clock):
         began = trio.current_time()
         with pytest.raises(trio.TooSlowError):
             await hold_session(client, 1, not_connected)
-        assert trio.current_time() - began == pytest.approx(client.connect_timeout)
+        assert trio.current_time() - began == pytest.approx(client.settings.connect_timeout)
 
 
 async def test_a_server_that_goes_without_a_word(contexts):
@@ -152,7 +155,7 @@ async def test_what_is_published_and_remembered(contexts, caplog):
             seen.extend(proxy.addresses for proxy in client.proxies)
 
         ended = await hold_session(client, 1, connected)
-        assert ended == Ended(End(EndReason.CLOSED, "closed by the other side"), stopping=False)
+        assert ended == End(EndReason.CLOSED, "closed by the other side")
         assert seen == [(), (ADDRESS,)]
         assert client.proxies[1].preferred_port == ADDRESS.port
         assert client.proxies[1].request().preferred_port == ADDRESS.port

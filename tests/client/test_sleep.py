@@ -8,7 +8,7 @@ import trio
 from tests.e2e.rig import Wire
 from tests.rig import proxy, visit, world
 from tunnel import limits
-from tunnel.client.connect import Dialler
+from tunnel.client.dial import Dialler
 from tunnel.model import Address
 from tunnel.net.clock import SleepDetector
 from tunnel.views import ClientState
@@ -22,7 +22,7 @@ def sleep(monkeypatch):
     def detector():
         return SleepDetector(lambda: readings["asleep"])
 
-    monkeypatch.setattr("tunnel.client.session.SleepDetector", detector)
+    monkeypatch.setattr("tunnel.client.state.SleepDetector", detector)
     monkeypatch.setattr("tunnel.client.run.SleepDetector", detector)
 
     def sleep():

@@ -12,7 +12,7 @@ from tests.client.test_session import ADDRESS, against, contexts  # noqa: F401
 from tests.rig import is_free, own_host, proxy, read_all, visit, world
 from tunnel.client.run import run_client
 from tunnel.client.session import hold_session
-from tunnel.client.visitors import LocalVisitor
+from tunnel.client.visit_port import VisitPort
 from tunnel.errors import LinkLost, RemoteProtocolError
 from tunnel.model import Address
 from tunnel.net.listen import open_listeners
@@ -25,7 +25,7 @@ from tunnel.views import ClientState
 
 
 def leads_to(name="db", publish_port=0):
-    return LocalVisitor(name, publish_port, own_host(), 0)
+    return VisitPort(name, publish_port, own_host(), 0)
 
 
 def database(service, **settings):
@@ -51,7 +51,7 @@ async def test_a_guest_reaches_the_other_clients_service(tunnel):
     service = await tunnel.start_service()
     await tunnel.start_client(database(service))
     visitor = leads_to()
-    await tunnel.start_client(visitors=(visitor,))
+    await tunnel.start_client(visit_ports=(visitor,))
     async with await visit(await ready(visitor)) as guest:
         await guest.send_all(b"question")
         await guest.send_eof()
@@ -68,7 +68,7 @@ async def test_megabytes_both_ways_with_digests(tunnel):
     service = await tunnel.start_service()
     await tunnel.start_client(database(service))
     visitor = leads_to()
-    await tunnel.start_client(visitors=(visitor,))
+    await tunnel.start_client(visit_ports=(visitor,))
     async with await visit(await ready(visitor)) as guest:
 
         async def send():
@@ -87,7 +87,7 @@ async def test_many_guests(tunnel):
     service = await tunnel.start_service()
     await tunnel.start_client(database(service))
     visitor = leads_to()
-    await tunnel.start_client(visitors=(visitor,))
+    await tunnel.start_client(visit_ports=(visitor,))
     address = await ready(visitor)
 
     async def one(number):
@@ -106,7 +106,7 @@ async def test_a_target_that_is_away_is_a_reset_until_it_is_back(tunnel, caplog)
     caplog.set_level(logging.WARNING)
     service = await tunnel.start_service()
     visitor = leads_to()
-    visiting = await tunnel.start_client(visitors=(visitor,))
+    visiting = await tunnel.start_client(visit_ports=(visitor,))
     address = await ready(visitor)
     for _ in range(5):
         async with await visit(address) as guest:
@@ -126,7 +126,7 @@ async def test_a_target_that_is_away_is_a_reset_until_it_is_back(tunnel, caplog)
     events = [record.getMessage() for record in caplog.records]
     assert "Visit refused" in events  # by the server, and here
     assert {record.name for record in caplog.records if record.getMessage() == "Visit refused"} == {
-        "tunnel.client.visitors",
+        "tunnel.client.visit_port",
         "tunnel.server",
     }
 
@@ -135,7 +135,7 @@ async def test_the_local_port_is_free_when_the_session_is_over(tunnel):
     visitor = leads_to()
     async with trio.open_nursery() as nursery:
         lives, tunnel.nursery = tunnel.nursery, nursery
-        await tunnel.start_client(visitors=(visitor,))
+        await tunnel.start_client(visit_ports=(visitor,))
         tunnel.nursery = lives
         address = await ready(visitor)
         assert not is_free(address)
@@ -149,8 +149,8 @@ async def test_a_port_that_is_taken_is_listened_on_when_it_is_free(tunnel, caplo
         await other.bind((own_host(), 0))
         other.listen()
         host, port = other.getsockname()
-        visitor = LocalVisitor("db", 0, host, port)
-        await tunnel.start_client(visitors=(visitor,))
+        visitor = VisitPort("db", 0, host, port)
+        await tunnel.start_client(visit_ports=(visitor,))
         await trio.sleep(30)
         assert not visitor.addresses
     await trio.sleep(60)
@@ -167,7 +167,7 @@ async def test_a_proxy_for_visitors_only_has_no_port(tunnel):
     assert not owner.addresses
     assert not tunnel.server.registry._ports
     visitor = leads_to(publish_port=5432)
-    await tunnel.start_client(visitors=(visitor,))
+    await tunnel.start_client(visit_ports=(visitor,))
     async with await visit(await ready(visitor)) as guest:
         await guest.send_all(b"x")
         assert await guest.receive_some() == b"x"
@@ -204,8 +204,8 @@ async def test_a_name_that_another_took_is_not_the_owners(known):
         lives, known.nursery = known.nursery, nursery
         await known.start_client(squatter, keys=known.own["mallory"])
         known.nursery = lives
-        visitor = LocalVisitor("db", 5432, own_host(), 0, "office")
-        await known.start_client(visitors=(visitor,))
+        visitor = VisitPort("db", 5432, own_host(), 0, "office")
+        await known.start_client(visit_ports=(visitor,))
         async with await visit(await ready(visitor)) as guest:
             with pytest.raises(trio.BrokenResourceError):
                 await read_all(guest)
@@ -225,7 +225,7 @@ async def test_only_who_is_listed_reaches_it(known, who, may):
     await known.start_client(owner)
     visitor = leads_to()
     # One that shares the common key calls itself "tests"; names that are chosen count for nothing.
-    await known.start_client(visitors=(visitor,), keys=known.own[who] if who else None)
+    await known.start_client(visit_ports=(visitor,), keys=known.own[who] if who else None)
     async with await visit(await ready(visitor)) as guest:
         if may:
             await guest.send_all(b"x")
@@ -251,7 +251,7 @@ async def test_a_proxy_at_one_address_is_reached_there_and_nowhere_else(tunnel):
     owner = proxy(service, name="db")
     await tunnel.start_client(owner)
     visitor = leads_to()
-    await tunnel.start_client(visitors=(visitor,))
+    await tunnel.start_client(visit_ports=(visitor,))
     async with await visit(await ready(visitor)) as guest:
         with pytest.raises(trio.BrokenResourceError):
             await read_all(guest)
@@ -324,11 +324,11 @@ async def test_a_change_in_the_middle_of_the_handshake_leads_nobody_elsewhere(
 
     async with against(contexts, play) as client:
         client.proxies = ()
-        client.visitors = (LocalVisitor("asked", 1, own_host(), 0),)
+        client.visit_ports = (VisitPort("asked", 1, own_host(), 0),)
 
         async def change():
             await asked.wait()
-            client.visitors = (LocalVisitor("changed", 1, own_host(), 0),)
+            client.visit_ports = (VisitPort("changed", 1, own_host(), 0),)
             changed.set()
 
         async with trio.open_nursery() as nursery:
@@ -343,7 +343,7 @@ async def test_a_change_in_the_middle_of_the_handshake_leads_nobody_elsewhere(
 
 async def test_what_is_said_of_a_target_names_the_proxy(tunnel, caplog):
     caplog.set_level(logging.INFO)
-    await tunnel.start_client(visitors=(leads_to("db"), leads_to("web")))
+    await tunnel.start_client(visit_ports=(leads_to("db"), leads_to("web")))
     await tunnel.start_client(database(await tunnel.start_service()))
 
     def said(event):
@@ -357,7 +357,7 @@ async def test_what_is_said_of_a_target_names_the_proxy(tunnel, caplog):
 
 async def test_the_remedy_fits_what_is_wrong(tunnel, caplog):
     caplog.set_level(logging.WARNING)
-    await tunnel.start_client(visitors=(LocalVisitor("db", 0, "203.0.113.9", 15432),))
+    await tunnel.start_client(visit_ports=(VisitPort("db", 0, "203.0.113.9", 15432),))
 
     def said():
         return [r.remedy for r in caplog.records if r.getMessage() == "Visitor cannot listen"]
@@ -373,7 +373,7 @@ async def test_it_is_known_when_the_target_can_be_reached(tunnel):
     visitor = leads_to()
     scope = trio.CancelScope()
     with trio.fail_after(10):
-        await tunnel.start_client(visitors=(visitor,))
+        await tunnel.start_client(visit_ports=(visitor,))
         address = await ready(visitor)
         assert (visitor.reach.value, visitor.owned_by) == (None, "")
         async with trio.open_nursery() as nursery:
@@ -400,7 +400,7 @@ async def test_without_a_session_nothing_is_reached(tunnel):
 
             async def guest():
                 with scope:
-                    await run_client(tunnel.client(visitors=(visitor,)))
+                    await run_client(tunnel.client(visit_ports=(visitor,)))
 
             nursery.start_soon(guest)
             await visitor.reach.wait_value(lambda at: at is not None)
@@ -420,7 +420,7 @@ async def test_whose_it_was_is_forgotten_even_if_the_port_was_never_free(tunnel)
 
             async def guest():
                 with scope:
-                    await run_client(tunnel.client(visitors=(visitor,)))
+                    await run_client(tunnel.client(visit_ports=(visitor,)))
 
             nursery.start_soon(guest)
             while not visitor.owned_by:

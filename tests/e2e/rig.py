@@ -17,7 +17,7 @@ from pathlib import Path
 
 import trio
 
-from tests.rig import echo, is_free, own_host, read_all
+from tests.rig import echo, is_free, own_host, read_all, visit
 from tunnel.certificates import spki_pin
 from tunnel.model import Address
 from tunnel.protocol.keys import generate_key
@@ -337,11 +337,6 @@ async def service(handler=echo, host="127.0.0.1"):
         listeners = await nursery.start(serve)
         yield listeners[0].socket.getsockname()[1]
         nursery.cancel_scope.cancel()
-
-
-async def visit(address: Address) -> trio.SocketStream:
-    """Connect to a published port."""
-    return await trio.open_tcp_stream(address.host, address.port)
 
 
 async def ask(address: Address, question: bytes = b"hello") -> bytes:

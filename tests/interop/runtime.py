@@ -12,6 +12,7 @@ import attrs
 import trio
 
 from tests.interop.libraries import Library
+from tests.rig import read_all
 from tunnel.net.dial import connect_address
 from tunnel.net.link import Link
 from tunnel.net.listen import accept_burst, open_listeners, wait_connection
@@ -70,14 +71,6 @@ async def read_digest(stream) -> tuple[int, str]:
         size += len(data)
         whole.update(data)
     return size, whole.hexdigest()
-
-
-async def read_all(stream) -> bytes:
-    """Read everything."""
-    data = bytearray()
-    while piece := await stream.receive_some(READ):
-        data += piece
-    return bytes(data)
 
 
 # --- What our side does with streams of its own ---------------------------------------------

@@ -4,7 +4,8 @@ import pytest
 import trio
 
 from tests.interop.libraries import LIBRARIES
-from tests.interop.runtime import SMALL, ask, pattern, read_all, talk
+from tests.interop.runtime import SMALL, ask, pattern, talk
+from tests.rig import read_all
 from tunnel import limits
 
 GOODBYE = "GO_AWAY stream=0 length=0"

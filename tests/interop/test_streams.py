@@ -11,13 +11,13 @@ from tests.interop.runtime import (
     digest_of_pattern,
     parked,
     pattern,
-    read_all,
     read_digest,
     reset_code,
     send_pattern,
     source,
     talk,
 )
+from tests.rig import read_all
 from tunnel import limits
 from tunnel.model import ResetCode
 

@@ -13,7 +13,7 @@ from tests.rig import is_free, visit
 from tunnel import limits
 from tunnel.config import IdentityConfig
 from tunnel.events import ClientConnected, ClientDisconnected, ProxyPublished, ProxyWithdrawn
-from tunnel.library.events import Audience
+from tunnel.library.events import EventQueues
 from tunnel.library.link import connect
 from tunnel.library.server import serve
 from tunnel.model import Address
@@ -131,28 +131,28 @@ async def test_everybody_hears_of_everything_from_then_on():
 
 
 async def test_what_nobody_takes_is_bounded():
-    audience = Audience()
-    events = audience.join()
+    queues = EventQueues()
+    events = queues.open()
     for number in range(limits.MAX_EVENTS + 2):
-        audience.tell(ProxyWithdrawn("office", str(number)))
+        queues.put(ProxyWithdrawn("office", str(number)))
     assert events.lost == 2
     assert (await anext(events)).proxy == "2"
 
 
 async def test_who_does_not_listen_any_more_costs_nothing():
-    audience = Audience()
+    queues = EventQueues()
     for _ in range(3):
-        audience.join()
+        queues.open()
     gc.collect()
-    assert not audience._events
+    assert not queues._queues
 
 
 async def test_waiting_for_an_event_can_be_cancelled():
-    audience = Audience()
-    events = audience.join()
+    queues = EventQueues()
+    events = queues.open()
     with trio.move_on_after(0):
         await anext(events)
-    audience.tell(ProxyWithdrawn("office", "web"))
+    queues.put(ProxyWithdrawn("office", "web"))
     assert await anext(events) == ProxyWithdrawn("office", "web")
 
 

@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 
 import trio
 import trio.testing
-import trustme
 
+from tests.rig import make_certificate
 from tunnel.model import ResetCode
 from tunnel.net.contexts import ServerTls, client_context, server_tls
 from tunnel.net.link import Link
@@ -19,13 +19,8 @@ from tunnel.yamux import Role, Settings
 
 
 def make_contexts(directory):
-    ca = trustme.CA()
-    ca.cert_pem.write_to_path(directory / "ca.pem")
-    issued = ca.issue_cert("localhost", "127.0.0.1")
-    issued.private_key_pem.write_to_path(directory / "key.pem")
-    with (directory / "cert.pem").open("wb") as file:
-        for blob in issued.cert_chain_pems:
-            file.write(blob.bytes())
+    """A server's and a client's TLS context, of a certificate that is written there."""
+    make_certificate(directory)
     server: ServerTls = server_tls(directory / "cert.pem", directory / "key.pem")
     client = client_context(ca_path=directory / "ca.pem", verify=True, check_hostname=True)
     return server.context, client

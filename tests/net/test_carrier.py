@@ -12,6 +12,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from tests.net.rig import OWN, Accepting, link_pair, socket_pair, socket_transports
+from tests.rig import read_all
 from tunnel.model import ResetCode
 from tunnel.net.carrier import CarriedConnection, make_carrier
 from tunnel.net.link import Link
@@ -75,13 +76,6 @@ async def tunnel(contexts, carrier, settings=OWN):
 @pytest.fixture(params=CARRIERS)
 def carrier(request):
     return request.param
-
-
-async def read_all(stream) -> bytes:
-    data = bytearray()
-    async for chunk in stream:
-        data += chunk
-    return bytes(data)
 
 
 async def test_bytes_both_ways(contexts, carrier):

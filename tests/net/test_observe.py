@@ -31,7 +31,7 @@ class Pair:
         await place.start_server()
         client = place.client(proxy(port))
         await place.nursery.start(functools.partial(_run, client))
-        await settle(lambda: client.published and client.proxies[0].addresses)
+        await settle(lambda: client.session and client.proxies[0].addresses)
         self.client = client
         [self.session] = place.server.sessions.values()
         self.address = client.proxies[0].addresses[0]
@@ -40,7 +40,7 @@ class Pair:
         return observe_connections([("office", self.session.link)], is_server=True)
 
     def local(self):
-        return observe_connections([("office", self.client.published.link)], is_server=False)
+        return observe_connections([("office", self.client.session.link)], is_server=False)
 
 
 async def _run(client, *, task_status):

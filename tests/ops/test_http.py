@@ -10,6 +10,7 @@ import pytest
 from tests.ops.views import connections, counters, program
 from tunnel.ops.http import Application
 from tunnel.ops.statistics import Statistics
+from tunnel.views import Snapshots
 
 TOKEN = "a-token-of-some-length"
 GUARDED = ["/stats", "/status", "/events", "/metrics"]
@@ -17,7 +18,7 @@ OPEN = ["/", "/healthz", "/readyz"]
 
 
 def statistics(view):
-    return Statistics("server", lambda: view, connections, lambda: counters(view))
+    return Statistics(Snapshots("server", lambda: view, connections, lambda: counters(view)))
 
 
 def application(view=None, **settings):

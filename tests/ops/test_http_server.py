@@ -19,6 +19,7 @@ from tunnel.net.transport import own_address, reset_on_close
 from tunnel.ops.http import Application
 from tunnel.ops.http_server import serve_http
 from tunnel.ops.statistics import Statistics
+from tunnel.views import Snapshots
 
 UPGRADE = (
     b"GET /stats HTTP/1.1\r\nhost: localhost\r\nconnection: Upgrade, HTTP2-Settings\r\n"
@@ -29,7 +30,7 @@ WEBSOCKET = b"sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub2
 
 class Place:
     def __init__(self, nursery):
-        application = Application(Statistics("server", program, connections, tuple))
+        application = Application(Statistics(Snapshots("server", program, connections, tuple)))
         listeners = open_listeners("127.0.0.1", 0)
         self.address = own_address(listeners[0])
         self.scope = trio.CancelScope()

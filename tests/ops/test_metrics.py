@@ -16,6 +16,7 @@ from tunnel import limits
 from tunnel.ops.metrics import Metrics
 from tunnel.ops.statistics import Statistics
 from tunnel.stats import Counters
+from tunnel.views import Snapshots
 
 
 class Watched:
@@ -24,7 +25,7 @@ class Watched:
     def __init__(self, role="server", view=None):
         self.view = view or program()
         self.statistics = Statistics(
-            role, lambda: self.view, connections, lambda: counters(self.view)
+            Snapshots(role, lambda: self.view, connections, lambda: counters(self.view))
         )
         self.metrics = Metrics(self.statistics)
 

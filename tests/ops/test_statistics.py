@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import json
-import logging
 
 import attrs
 import pytest
 import trio
+import trio.testing
 
 from tests.ops.views import connections, counters, program, proxy, session
 from tunnel import limits
+from tunnel.events import (
+    ClientConnected,
+    ClientDisconnected,
+    Connected,
+    EventStream,
+    OwnProxyPublished,
+    ProxyPublished,
+)
 from tunnel.model import Address
 from tunnel.ops.statistics import Statistics
 from tunnel.stats import Counters
-from tunnel.views import LinkView, Waits
+from tunnel.views import LinkView, Snapshots, Waits
 
 
 def statistics(role="server", view=None, seen=None):
     view, seen = view or program(), seen or connections()
-    return Statistics(role, lambda: view, lambda: seen, lambda: counters(view))
+    return Statistics(Snapshots(role, lambda: view, lambda: seen, lambda: counters(view)))
 
 
 async def test_the_fields_of_1_5_on_a_server():
@@ -96,7 +104,7 @@ async def test_a_client_that_is_not_connected():
 
 async def test_connections_are_not_looked_at_for_everybody_who_asks(autojump_clock):
     looks = []
-    one = Statistics("server", program, lambda: looks.append(1) or connections(), tuple)
+    one = Statistics(Snapshots("server", program, lambda: looks.append(1) or connections(), tuple))
     for _ in range(5):
         one.status()
     assert len(looks) == 1
@@ -107,20 +115,43 @@ async def test_connections_are_not_looked_at_for_everybody_who_asks(autojump_clo
 
 async def test_sums_outlive_sessions():
     views = [program(session(proxies=(attrs.evolve(proxy(), counters=Counters(0, 3, 5, 9)),)))]
-    one = Statistics("server", lambda: views[-1], connections, lambda: counters(views[-1]))
+    one = Statistics(
+        Snapshots("server", lambda: views[-1], connections, lambda: counters(views[-1]))
+    )
     one.status()
     views.append(attrs.evolve(program(), sessions=()))
     assert one.status()["totals"]["bytes_sent"] == 5
     assert one.status()["proxies"] == []
 
 
-async def test_sums_have_sessions_that_nobody_has_looked_at():
-    view = program(session(proxies=(attrs.evolve(proxy(), counters=Counters(0, 3, 5, 9)),)))
-    one = statistics(view=view)
-    with one.journal.kept():
-        logging.getLogger("tunnel").warning("Client disconnected")
-    one.counters = tuple
-    assert one.status()["totals"]["bytes_sent"] == 5
+@pytest.mark.parametrize(
+    "born",
+    [
+        ClientConnected("office", Address("192.0.2.1", 50000), "0123", 1),
+        ProxyPublished("office", "web", (Address("0.0.0.0", 8080),)),
+        Connected(1, 1),
+        OwnProxyPublished("web", (Address("0.0.0.0", 8080),), "127.0.0.1:3000"),
+    ],
+    ids=lambda event: type(event).__name__,
+)
+async def test_sums_have_sessions_that_nobody_has_looked_at(born):
+    """Those of a session that begins and ends between two looks."""
+    mine, events = Counters(), EventStream()
+    view = program(session(proxies=(attrs.evolve(proxy(), counters=mine),)))
+    living = [mine]
+    one = Statistics(Snapshots("server", lambda: view, connections, lambda: living))
+    with one.kept(events):
+        events.emit(born)
+        events.emit(born)  # and only once for all that are born at a time
+        await trio.testing.wait_all_tasks_blocked()
+        mine.opened()
+        mine.delivered += 5
+        mine.closed()
+        living.clear()  # its end is told when it is gone
+        end = ClientDisconnected("office", "0123", "no sign of life")
+        events.emit(end)
+        totals = one.status()["totals"]
+    assert (totals["bytes_sent"], totals["connections"]) == (5, 1)
 
 
 async def test_samples_of_lag_and_round_trips(nursery, autojump_clock):
@@ -156,5 +187,5 @@ async def test_a_link_without_a_round_trip_yet(nursery, autojump_clock):
     await trio.sleep(3 * limits.RTT_INTERVAL)
     assert one.rtt.cumulated()[-1] == 0
     assert one.stats()[0]["rtt"] is None
-    assert Address("::1", 8080) not in one.view().addresses
+    assert Address("::1", 8080) not in one.snapshots.view().addresses
     assert Waits.LINK == "link"

@@ -24,7 +24,7 @@ import trio.testing
 
 from tests.faults.proxy import Action, Fault, FaultProxy, Way
 from tests.rig import echo, is_free, own_host, proxy, read_all, visit, world
-from tunnel.client.connect import Dialler
+from tunnel.client.dial import Dialler
 from tunnel.client.run import run_client
 from tunnel.client.session import hold_session
 from tunnel.errors import LinkLost, Refused, RemoteProtocolError
@@ -285,7 +285,7 @@ def record_ends(data: bytes) -> list[int]:
 async def records(there, client, monkeypatch) -> dict[Way, list[int]]:
     """The records of a connection from the first byte until nothing is left to say."""
     with monkeypatch.context() as patch:
-        patch.setattr("tunnel.client.connect.SocketTransport", Tap)
+        patch.setattr("tunnel.client.dial.SocketTransport", Tap)
         async with trio.open_nursery() as nursery:
             connected = trio.Event()
             nursery.start_soon(there.attempt, client, connected.set)

@@ -87,7 +87,7 @@ async def test_d03_one_that_says_nothing_does_not_block_the_others(certificate):
 
 async def test_d05_notices_in_the_middle_of_bulk(certificate, caplog):
     """A control message was lost when something else came in the middle of it."""
-    caplog.set_level(logging.INFO, "tunnel.client.proxy")
+    caplog.set_level(logging.INFO, "tunnel.client")
     async with world(certificate) as place:
         await place.start_server()
         handle = await place.start_client(proxy(await place.start_service()))

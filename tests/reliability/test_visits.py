@@ -19,7 +19,7 @@ from tests.client.test_secret import guarded, running
 from tests.client.test_visitors import identity
 from tests.rig import own_host, proxy, read_all, visit, world
 from tests.server.rig import resources
-from tunnel.client.visitors import LocalVisitor
+from tunnel.client.visit_port import VisitPort
 from tunnel.protocol.keys import derive, generate_key
 from tunnel.protocol.proofs import visit_key
 
@@ -100,11 +100,11 @@ class Stage:
             name: await tunnel.start_service(says(name)) for name in (b"db", b"page", b"mallory")
         }
         self.visitors = [
-            LocalVisitor("db", 5432, own_host(), 0, "office", visit_key=SECRET),
-            LocalVisitor("page", 80, own_host(), 0, "office"),
+            VisitPort("db", 5432, own_host(), 0, "office", visit_key=SECRET),
+            VisitPort("page", 80, own_host(), 0, "office"),
         ]
         self.laptop = await tunnel.start_client(
-            visitors=tuple(self.visitors), keys=self.keys["laptop"]
+            visit_ports=tuple(self.visitors), keys=self.keys["laptop"]
         )
         await until(lambda: all(visitor.addresses for visitor in self.visitors))
         self.places = {it.name.encode(): it.addresses[0] for it in self.visitors}

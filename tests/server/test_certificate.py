@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import serialization
 from tests.rig import proxy, read_all, visit, world
 from tunnel import certificates, limits, store
 from tunnel.certificates import make_certificate, spki_pin
-from tunnel.client.connect import Dialler
+from tunnel.client.dial import Dialler
 from tunnel.errors import StoreError
 from tunnel.net.contexts import client_context
 from tunnel.server.certificate import CertificateFiles, CertificateKeeper

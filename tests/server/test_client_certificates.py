@@ -11,7 +11,7 @@ import trustme
 from trio.testing import wait_all_tasks_blocked
 
 from tests.rig import proxy, read_all, visit, world
-from tunnel.client.connect import certificate_remedy
+from tunnel.client.dial import certificate_remedy
 from tunnel.client.session import hold_session
 from tunnel.errors import LinkLost, Refused, StoreError
 from tunnel.net.contexts import client_context, server_tls

@@ -60,7 +60,7 @@ async def test_a_clone_is_refused_and_told_why_and_the_first_goes_on(certificate
         [refusal] = [
             record
             for record in caplog.records
-            if record.name == "tunnel.client.run" and record.getMessage() == "Refused"
+            if record.name == "tunnel.client" and record.getMessage() == "Refused"
         ]
         assert refusal.code == "already_connected"
         assert "127.0.0.1" in refusal.reason

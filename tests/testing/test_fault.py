@@ -7,7 +7,7 @@ import trio
 import trio.testing
 
 from tests.rig import is_free, read_all
-from tunnel.client.handled import Peer
+from tunnel.client.handler import Peer
 from tunnel.errors import LinkLost, Refused
 from tunnel.events import ClientConnected, ClientDisconnected
 from tunnel.model import Address

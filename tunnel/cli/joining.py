@@ -13,13 +13,13 @@ import attrs
 
 from tunnel import limits, store
 from tunnel.cli.loading import read_text, rewrite
+from tunnel.compose import joined_client
 from tunnel.config import ClientConfig, ProxyConfig, VisitorConfig
 from tunnel.config.edit import add_proxy, add_visitor
 from tunnel.config.load import load_client
 from tunnel.config.template import dump
 from tunnel.errors import ConfigError, Fault, StoreError, TunnelError
 from tunnel.protocol.join import Join
-from tunnel.quick import client_config
 
 VARIABLE: Final = "TLS_TUNNEL_JOIN"
 _STDIN: Final = "-"
@@ -70,7 +70,7 @@ def client_of(join: Join, environ: MutableMapping[str, str]) -> ClientConfig:
       ConfigError: the environment has faults.
     """
     others = {name: value for name, value in environ.items() if name != _KEY_VARIABLE}
-    text = dump(client_config(join))
+    text = dump(joined_client(join))
     return load_client(text, source="join string", environ=others, idle=True).value
 
 
@@ -114,7 +114,7 @@ def save_as_file(
     """
     later = f"later: tls-tunnel client -c {path}"
     if not os.path.lexists(path):
-        config = _with(client_config(join), table)
+        config = _with(joined_client(join), table)
         store.write_atomic(store.File(path, dump(config).encode()))
         return f"saved as {path}; {later}"
     text = read_text(path, "client")

@@ -21,8 +21,8 @@ from tunnel.cli.display import ProgressBar
 from tunnel.config import ClientConfig, ProxyConfig, VisitorConfig
 from tunnel.errors import TunnelError
 from tunnel.library.link import connect
-from tunnel.library.nursery import open_collapsing_nursery
 from tunnel.model import Address
+from tunnel.net.nursery import open_collapsing_nursery
 
 #: A connection's first byte says what it wants of the service.
 _ECHO, _SEND, _TAKE = b"e", b"s", b"t"

@@ -16,7 +16,7 @@ import attrs
 import trio
 
 from tunnel.errors import TunnelError
-from tunnel.library.nursery import open_collapsing_nursery
+from tunnel.net.nursery import open_collapsing_nursery
 from tunnel.ops.descriptors import raise_descriptor_limit
 from tunnel.ops.notify import Notifier, from_environment
 

@@ -15,26 +15,21 @@ class Backoff:
     """A fixed delay; or, with a larger maximum, one that doubles from attempt to attempt.
 
     A delay that grows also varies, and so does the short one towards a server that is being
-    restarted: a thousand clients must not come back in one moment.
+    restarted: a thousand clients must not come back in one moment. The delays themselves are asked
+    for each time, since a configuration that is read again may say others; what is kept here is
+    how often the delay has doubled.
 
     Args:
-      first: the first delay, seconds.
-      largest: what it grows to, seconds.
       vary: gives a number from 0 to 1, a random one.
     """
 
-    first: float
-    largest: float
     vary: Callable[[], float]
-    _next: float = attrs.field(init=False)
+    _doubled: int = attrs.field(default=0, init=False)
     _restart_until: float = attrs.field(default=-math.inf, init=False)
 
-    def __attrs_post_init__(self) -> None:
-        self.reset()
-
     def reset(self) -> None:
-        """The last session was a good one."""
-        self._next = self.first
+        """Begin with the first delay again: the last session was a good one."""
+        self._doubled = 0
 
     def expect_restart(self, now: float) -> None:
         """The server said that it stops: delays are short for `limits.RESTART_PATIENCE`."""
@@ -42,16 +37,23 @@ class Backoff:
         self.reset()
 
     def server_is_back(self) -> None:
-        """It answered, whatever it said."""
+        """The server answered, whatever it said: delays are as usual from now on."""
         self._restart_until = -math.inf
 
-    def delay(self, now: float) -> float:
-        """Seconds to wait this time; `now` is of a clock that only moves forward."""
+    def delay(self, now: float, first: float, largest: float) -> float:
+        """How long to wait this time, in seconds.
+
+        Args:
+          now: of a clock that only moves forward, in seconds.
+          first: the first delay, seconds.
+          largest: what it grows to, seconds; no more than `first` if it is not to grow.
+        """
         if now < self._restart_until:
             spread = limits.RESTART_DELAY_LONGEST - limits.RESTART_DELAY_SHORTEST
-            return min(self.first, limits.RESTART_DELAY_SHORTEST + spread * self.vary())
-        if self.largest <= self.first:
-            return self.first
-        delay = self._next * (0.5 + 0.5 * self.vary())
-        self._next = min(2 * self._next, self.largest)
-        return delay
+            return min(first, limits.RESTART_DELAY_SHORTEST + spread * self.vary())
+        if largest <= first:
+            return first
+        delay = min(first * (1 << self._doubled), largest)
+        if 0 < delay < largest:
+            self._doubled += 1
+        return delay * (0.5 + 0.5 * self.vary())

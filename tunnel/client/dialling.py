@@ -22,8 +22,11 @@ from tunnel.stats import Counters
 class Visited(Protocol):
     """What a visitor can be for."""
 
-    name: str
     counters: Counters
+
+    @property
+    def name(self) -> str:
+        """What logs call it."""
 
     def visit(self, endpoint: DiallingEndpoint, preamble: Preamble) -> None:
         """Begin to connect; call `connected` or `refuse` in the end."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import ipaddress
 import logging
 import math
 import socket
@@ -17,8 +16,16 @@ from trio_util import AsyncValue
 
 from tunnel import limits
 from tunnel.client.dialling import DiallingEndpoint
-from tunnel.client.secret import Guard
-from tunnel.model import Address, Network, ResetCode, within
+from tunnel.client.settings import UNIX, ProxySpec
+from tunnel.client.visit_auth import Guard
+from tunnel.errors import RemoteProtocolError
+from tunnel.events import (
+    EventStream,
+    LocalServiceUnreachable,
+    OwnProxyPublished,
+    OwnProxyRejected,
+)
+from tunnel.model import Address, ResetCode, within
 from tunnel.net.carrier import CarriedConnection
 from tunnel.net.dial import (
     begin_connect,
@@ -35,163 +42,170 @@ from tunnel.views import ProxyStatistics
 
 logger = logging.getLogger(__name__)
 
-_UNIX = "unix:"
-
 ASKED: Final = "asked"
 #: What a server last said of a proxy; `ASKED` while it has not answered, None while no server has
 #: been asked, or it was told to forget it.
-Standing: TypeAlias = Bound | Rejected | Literal["asked"] | None
+ProxyStatus: TypeAlias = Bound | Rejected | Literal["asked"] | None
 
 
 @attrs.define(eq=False)
 class LocalProxy:
-    """A published proxy and its local service.
+    """A proxy of this client: what is published, and the way to the local service behind it.
 
     Args:
-      name: unique in this client.
-      publish_addr, publish_port: what the server is asked for; port 0 is any.
-      local_addr: an address, a name, or "unix:/path".
-      local_port: 0 for a Unix socket.
-      proxy_protocol: "v1" or "v2" to tell the local service who visits it.
-      allow_from: the networks that may visit it; none is everybody.
-      visitors_only: without a public port, for guests of other clients.
-      allow_visitors: the clients whose guests they may be; none is every one.
-      guard: what else is asked of guests of other clients.
-      retries: how often the local service is tried again for one visitor.
-      retry_delay: seconds between two tries.
+      spec: what the configuration says of it now.
     """
 
-    name: str
-    publish_addr: str
-    publish_port: int
-    local_addr: str
-    local_port: int
-    proxy_protocol: str | None = None
-    allow_from: tuple[str, ...] = ()
-    visitors_only: bool = attrs.field(default=False, kw_only=True)
-    allow_visitors: tuple[str, ...] = attrs.field(default=(), kw_only=True)
-    guard: Guard = attrs.field(factory=Guard, kw_only=True)
-    retries: int = limits.LOCAL_CONNECT_RETRIES
-    retry_delay: float = limits.LOCAL_RETRY_DELAY
+    spec: ProxySpec
     counters: Counters = attrs.field(factory=Counters, init=False)
     start_time: float = attrs.field(factory=time.time, init=False)
     #: Where visitors reach it now; empty while it is not published.
     addresses: tuple[Address, ...] = attrs.field(default=(), init=False)
-    standing: AsyncValue[Standing] = attrs.field(factory=lambda: AsyncValue(None), init=False)
+    status: AsyncValue[ProxyStatus] = attrs.field(factory=lambda: AsyncValue(None), init=False)
     #: The port that the server picked for it last time.
     preferred_port: int = attrs.field(default=0, init=False)
+    #: What is asked of visitors through other clients.
+    guard: Guard = attrs.field(init=False)
+    #: Of the session that it is served in.
+    _events: EventStream = attrs.field(factory=EventStream, init=False)
     _nursery: trio.Nursery | None = attrs.field(default=None, init=False)
     _retired: trio.Event = attrs.field(factory=trio.Event, init=False)
     _complained: bool = attrs.field(default=False, init=False)
     _quiet_until: float = attrs.field(default=-math.inf, init=False)
-    _guests_quiet_until: float = attrs.field(default=-math.inf, init=False)
+    _refusals_quiet_until: float = attrs.field(default=-math.inf, init=False)
     _warned: bool = attrs.field(default=False, init=False)
-    _networks: tuple[Network, ...] = attrs.field(init=False)
-    _is_literal: bool = attrs.field(init=False)
-    #: The service is on this machine, where nobody vanishes without the kernel's saying so.
-    _is_near: bool = attrs.field(init=False)
 
-    @_is_literal.default
-    def _no_name_to_look_up(self) -> bool:
-        return _is_address(self.local_addr)
+    @guard.default
+    def _guard_by_spec(self) -> Guard:
+        return Guard(self.spec.visit_key)
 
-    @_is_near.default
-    def _on_this_machine(self) -> bool:
-        if self._is_literal:
-            return ipaddress.ip_address(self.local_addr).is_loopback
-        return self.local_addr.startswith(_UNIX)
+    def update(self, spec: ProxySpec) -> None:
+        """Do what another configuration says, at the same published port.
 
-    @_networks.default
-    def _parse_networks(self) -> tuple[Network, ...]:
-        return tuple(map(ipaddress.ip_network, self.allow_from))
+        Connections that live go on as they are.
 
-    def become(self, other: LocalProxy) -> None:
-        """Be as the other one, at the same published port; who is connected goes on as before."""
-        self.local_addr, self.local_port = other.local_addr, other.local_port
-        self.proxy_protocol, self.allow_from = other.proxy_protocol, other.allow_from
-        self.retries, self.retry_delay = other.retries, other.retry_delay
-        self.allow_visitors = other.allow_visitors
-        self.guard.become(other.guard)
-        self._networks = other._networks
-        self._is_literal, self._is_near = other._is_literal, other._is_near
+        Args:
+          spec: what it says; its `place` is the same.
+        """
+        self.spec = spec
+        self.guard.update(spec.visit_key)
         self._complained = False
 
     @property
+    def name(self) -> str:
+        """Unique in this client."""
+        return self.spec.name
+
+    @property
     def place(self) -> tuple[str, str, int, bool]:
-        """What makes it the same proxy: its name, and what the server is asked to publish."""
-        return self.name, self.publish_addr, self.publish_port, self.visitors_only
+        """What makes it the same proxy; see `ProxySpec.place`."""
+        return self.spec.place
 
     def request(self) -> ProxyRequest:
         """What the server is asked for."""
+        spec = self.spec
         return ProxyRequest(
-            self.name,
-            self.publish_addr,
-            self.publish_port,
+            spec.name,
+            spec.publish_addr,
+            spec.publish_port,
             self.preferred_port,
-            self.local_port,
-            self.allow_from,
-            self.visitors_only,
-            self.allow_visitors,
+            spec.local_port,
+            spec.allow_from,
+            spec.visitors_only,
+            spec.allow_visitors,
             self.guard.nonce,
         )
 
-    def published(self, addresses: tuple[Address, ...]) -> None:
-        """The server has bound it."""
-        self.addresses = addresses
-        if not self.publish_port and addresses:
-            self.preferred_port = addresses[0].port
-        logger.info(
-            "Proxy published",
-            extra={
-                "proxy": self.name,
-                "address": ", ".join(map(str, addresses)) or "visitors only",
-                "local": self.target,
-            },
-        )
+    # --- What the server says of it ----------------------------------------------------------
+
+    def begin_session(self, owner: str) -> None:
+        """A server is asked to publish it.
+
+        Args:
+          owner: what that server calls this client.
+        """
+        self.status.value = ASKED
+        self.guard.begin(owner)
+
+    def end_session(self) -> None:
+        """The server is asked no more: the session is over, or the proxy was removed from it."""
+        self.status.value = None
+        self.guard.end()
+
+    def on_answer(self, answer: Bound | Rejected) -> None:
+        """The server has published it, or has not. While it is served (see `serve`).
+
+        Raises:
+          RemoteProtocolError: it has no address, or is for visitors only and has one.
+        """
+        spec = self.spec
+        if isinstance(answer, Bound) and bool(answer.addresses) is spec.visitors_only:
+            fault = "no address" if not answer.addresses else "an address, and is for visitors only"
+            raise RemoteProtocolError(f"the server says that {spec.name} has {fault}")
+        self.status.value = answer
+        if isinstance(answer, Rejected):
+            self.addresses = ()
+            event = OwnProxyRejected(spec.name, spec.publish_port, answer.code, answer.text)
+            self._events.emit(event)
+        elif self.addresses != answer.addresses or spec.visitors_only:
+            self.addresses = answer.addresses
+            if not spec.publish_port and answer.addresses:
+                self.preferred_port = answer.addresses[0].port
+            self._events.emit(OwnProxyPublished(spec.name, answer.addresses, self.target))
 
     @property
     def up(self) -> bool:
         """True while it is published, or can be visited if that is all that is wanted."""
         return bool(self.addresses) or (
-            self.visitors_only and isinstance(self.standing.value, Bound)
+            self.spec.visitors_only and isinstance(self.status.value, Bound)
         )
 
     @property
     def target(self) -> str:
         """The local service as a log line shows it."""
-        if self.local_addr.startswith(_UNIX):
-            return self.local_addr
-        return str(Address(self.local_addr, self.local_port))
+        return self.spec.target
 
     def statistics(self) -> ProxyStatistics:
-        """The proxy now."""
+        """The proxy at this moment."""
         return ProxyStatistics(
             self.name,
             self.addresses,
-            self.local_port,
+            self.spec.local_port,
             self.start_time,
             self.counters.statistics(),
         )
 
     # --- Dialling ----------------------------------------------------------------------------
 
-    async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def serve(
+        self,
+        events: EventStream,
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
         """Own the connections to the local service that are being made, until cancelled.
 
-        Retired, it takes no new visitors, and ends when those who are there are connected.
+        Retired (see `retire`), it takes no new visitors, and ends when each visitor that is there
+        is connected to the service, or was refused. Cancelled, it gives up the connections that are
+        being made; their visitors are reset with the link.
+
+        Args:
+          events: told what becomes of the proxy in this session.
+          task_status: told when it takes visitors.
         """
         async with trio.open_nursery() as nursery:
-            self._nursery = nursery
+            self._nursery, self._events = nursery, events
             self._retired = trio.Event()
             task_status.started()
             try:
                 await self._retired.wait()
             finally:
-                self._nursery = None  # nobody is dialled for from now on
+                # A nursery takes no other task once its last one has ended: no visitor from now on.
+                self._nursery = None
                 self.addresses = ()
 
     def retire(self) -> None:
-        """It is no longer published."""
+        """Have `serve` take no new visitors: the proxy is no longer published."""
         self._retired.set()
 
     def visit(self, endpoint: DiallingEndpoint, preamble: Preamble) -> None:
@@ -199,38 +213,38 @@ class LocalProxy:
         if self._nursery is None:
             endpoint.refuse(ResetCode.CANCELLED)
             return
-        if self.visitors_only and not self._may_visit(preamble):
+        if self.spec.visitors_only and not self._may_visit(preamble):
             # The server should have seen to that.
             reason = "its client is not in allow_visitors"
-            self._refuse_guest(endpoint, preamble, ResetCode.NOT_ALLOWED, reason)
+            self._refuse_visit(endpoint, preamble, ResetCode.NOT_ALLOWED, reason)
             return
-        if self._networks and not within(preamble.source.host, self._networks):
+        if self.spec.networks and not within(preamble.source.host, self.spec.networks):
             self._turn_away(endpoint, preamble)
             return
         if preamble.guest is not None and self.guard.asks:
-            answer = self.guard.answer(self.name, self.publish_port, preamble)
+            answer = self.guard.answer(self.name, self.spec.publish_port, preamble)
             if isinstance(answer, str):
-                self._refuse_guest(endpoint, preamble, ResetCode.WRONG_SECRET, answer)
+                self._refuse_visit(endpoint, preamble, ResetCode.WRONG_SECRET, answer)
                 return
             endpoint.link.send(endpoint.stream_id, answer)
         self._receive(endpoint, preamble, self._nursery)
 
     def _may_visit(self, preamble: Preamble) -> bool:
-        """True for a guest of a client that may visit; a name that it chose itself is none."""
+        """True if it comes through a client that may visit; a name that one chose is no proof."""
         if preamble.guest is None:
             return False
-        return not self.allow_visitors or (
-            preamble.assigned and preamble.guest in self.allow_visitors
+        return not self.spec.allow_visitors or (
+            preamble.assigned and preamble.guest in self.spec.allow_visitors
         )
 
-    def _refuse_guest(
+    def _refuse_visit(
         self, endpoint: DiallingEndpoint, preamble: Preamble, code: ResetCode, reason: str
     ) -> None:
-        """Reset it, and say why; not too often, for guests could fill the log."""
+        """Reset it, and log why; not too often, for visitors could fill the log."""
         endpoint.refuse(code)
         now = trio.current_time()
-        if now >= self._guests_quiet_until:
-            self._guests_quiet_until = now + limits.LOCAL_COMPLAINT_INTERVAL
+        if now >= self._refusals_quiet_until:
+            self._refusals_quiet_until = now + limits.LOCAL_COMPLAINT_INTERVAL
             logger.warning(
                 "Visit refused",
                 extra={
@@ -245,7 +259,7 @@ class LocalProxy:
     def _receive(
         self, endpoint: DiallingEndpoint, preamble: Preamble, nursery: trio.Nursery
     ) -> None:
-        """Somebody who may visit has come."""
+        """A visitor that is let in has come."""
         sock, connected = self._dial_at_once()
         if sock is not None and connected:
             self._hand_over(sock, endpoint, preamble)
@@ -254,13 +268,13 @@ class LocalProxy:
 
     def _dial_at_once(self) -> tuple[socket.socket | None, bool]:
         """A connection to the local service, and whether it is made; None if it takes a task."""
-        if self._is_literal:
+        if self.spec.is_literal:
             with contextlib.suppress(OSError):
-                return begin_connect(self.local_addr, self.local_port)
+                return begin_connect(self.spec.local_addr, self.spec.local_port)
         return None, False
 
     def _turn_away(self, endpoint: DiallingEndpoint, preamble: Preamble) -> None:
-        """The server should have done it; one that does not know `allow_from` does not."""
+        """Reset a visitor that the server should have refused: it does not know `allow_from`."""
         endpoint.refuse(ResetCode.NOT_ALLOWED)
         if not self._warned:
             self._warned = True
@@ -285,7 +299,7 @@ class LocalProxy:
             if isinstance(sock, ResetCode):
                 endpoint.refuse(sock)
             elif scope.cancel_called:
-                sock.close()  # the visitor went in the moment in which the connection came
+                sock.close()  # the visitor went at the moment at which the connection came
             else:
                 self._hand_over(sock, endpoint, preamble)
             endpoint.link.flush()
@@ -295,9 +309,9 @@ class LocalProxy:
     ) -> socket.socket | ResetCode:
         """A connection to the local service, or why there is none after the last try."""
         code = ResetCode.NONE
-        for attempt in range(1 + self.retries):
+        for attempt in range(1 + self.spec.retries):
             if attempt:
-                await trio.sleep(self.retry_delay)
+                await trio.sleep(self.spec.retry_delay)
             try:
                 with trio.fail_after(limits.LOCAL_CONNECT_TIMEOUT):
                     return await self._dial(begun)
@@ -311,20 +325,20 @@ class LocalProxy:
         if begun is not None:
             await finish_connect(begun)
             return begun
-        if self.local_addr.startswith(_UNIX):
-            return await connect_unix(self.local_addr.removeprefix(_UNIX))
-        if self._is_literal:
-            return await connect_address(self.local_addr, self.local_port)
-        return await connect_tcp(self.local_addr, self.local_port)
+        if self.spec.local_addr.startswith(UNIX):
+            return await connect_unix(self.spec.local_addr.removeprefix(UNIX))
+        if self.spec.is_literal:
+            return await connect_address(self.spec.local_addr, self.spec.local_port)
+        return await connect_tcp(self.spec.local_addr, self.spec.local_port)
 
     def _hand_over(
         self, sock: socket.socket, endpoint: DiallingEndpoint, preamble: Preamble
     ) -> None:
         self._complained = False
-        if not self._is_near:
+        if not self.spec.is_near:
             keep_alive(sock)
-        if self.proxy_protocol is not None:
-            header = proxy_v1 if self.proxy_protocol == "v1" else proxy_v2
+        if self.spec.proxy_protocol is not None:
+            header = proxy_v1 if self.spec.proxy_protocol == "v1" else proxy_v2
             try:
                 # Nothing is in the socket's buffer yet: it takes a hundred bytes whole.
                 sock.send(header(preamble.source, preamble.destination))
@@ -338,24 +352,13 @@ class LocalProxy:
         endpoint.connected(sock, visit)
 
     def _complain(self, error: Exception) -> None:
-        """Once, until it works again, and not too often: visitors could fill the log otherwise."""
+        """Tell it once, until it works again, and not too often: visitors could fill the log."""
         now = trio.current_time()
         if not self._complained and now >= self._quiet_until:
             self._complained = True
             self._quiet_until = now + limits.LOCAL_COMPLAINT_INTERVAL
             reason = getattr(error, "strerror", None) or str(error) or "no answer"
-            logger.warning(
-                "Local service unreachable",
-                extra={"proxy": self.name, "local": self.target, "reason": reason},
-            )
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
+            self._events.emit(LocalServiceUnreachable(self.name, self.target, reason))
 
 
 def _reset_code(error: Exception) -> ResetCode:

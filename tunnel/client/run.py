@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import math
 import random
 from typing import TypeVar
@@ -13,12 +12,22 @@ from trio_util import AsyncValue
 
 from tunnel import limits, remedies
 from tunnel.client.backoff import Backoff
-from tunnel.client.session import Client, hold_session
+from tunnel.client.session import hold_session
+from tunnel.client.state import Client
 from tunnel.errors import LinkLost, Refused, RemoteProtocolError, TunnelError
+from tunnel.events import (
+    ClientStopped,
+    Connected,
+    Connecting,
+    ConnectionLost,
+    End,
+    EndReason,
+    MachineSlept,
+    Reconnecting,
+    RefusedByServer,
+)
 from tunnel.net.clock import SleepDetector, sleep_while_awake
 from tunnel.views import ClientHandle, ClientState
-
-logger = logging.getLogger(__name__)
 
 _Error = TypeVar("_Error", bound=BaseException)
 
@@ -32,92 +41,100 @@ async def run_client(
 
     Cancelled, it says goodbye to the server and releases everything before it returns.
 
+    Args:
+      client: what to do; it may be changed meanwhile, see `Client.update`.
+      task_status: told a handle at once; wait for its `state` to be connected.
+
     Raises:
       LinkLost, Refused, RemoteProtocolError: why an attempt or a session ended, where
         `Client.gives_up` says so.
     """
-    state = AsyncValue(ClientState.CONNECTING)
+    state = client.state
     # Not a secret: it only keeps clients from coming back in step.
-    delays = Backoff(client.reconnect_delay, client.reconnect_max_delay, random.random)
+    backoff = Backoff(random.random)
     detector = SleepDetector()
     task_status.started(
         ClientHandle(
             state,
             lambda: tuple(proxy.statistics() for proxy in client.proxies),
-            lambda other, *, anew: client.become(other, anew=anew),
+            lambda other, *, anew: client.update(other, anew=anew),
         )
     )
     try:
         for attempt in itertools.count(1):
             state.value = ClientState.CONNECTING
-            logger.info("Connecting", extra={"attempt": attempt})
-            hint = await _attempt(client, attempt, delays, state)
+            client.events.emit(Connecting(attempt))
+            asked_to_wait = await _attempt(client, attempt, backoff, state)
             if client.anew:
                 client.anew = False
                 continue
             state.value = ClientState.WAITING
-            delay = max(delays.delay(trio.current_time()), hint)
-            logger.info(f"Reconnecting in {round(delay, 3):g} seconds")
+            delay = max(_delay(client, backoff), asked_to_wait)
+            client.events.emit(Reconnecting(delay))
             with trio.CancelScope() as client.pause:
                 if await sleep_while_awake(delay, detector):
-                    logger.info("This machine slept")
-                    delays.reset()  # what went wrong before concerns another network, perhaps
+                    client.events.emit(MachineSlept())
+                    backoff.reset()  # what went wrong before concerns another network, perhaps
             client.anew = False
     finally:
-        logger.info("Client stopped")
+        client.events.emit(ClientStopped())
+
+
+def _delay(client: Client, backoff: Backoff) -> float:
+    """Seconds to wait before the next attempt, by what the configuration says now."""
+    settings = client.settings
+    now = trio.current_time()
+    return backoff.delay(now, settings.reconnect_delay, settings.reconnect_max_delay)
 
 
 async def _attempt(
-    client: Client, attempt: int, delays: Backoff, state: AsyncValue[ClientState]
+    client: Client, attempt: int, backoff: Backoff, state: AsyncValue[ClientState]
 ) -> float:
-    """One session and its end in the log; returns how long the server asks to wait, in seconds."""
-    hint = 0.0
-    why: TunnelError
+    """One session; tells its end, and returns how many seconds the server asks to wait."""
     stable_at = math.inf
 
     def connected() -> None:
         nonlocal stable_at
         stable_at = trio.current_time() + limits.STABLE_SESSION
         state.value = ClientState.CONNECTED
-        delays.server_is_back()
+        backoff.server_is_back()
         published = sum(1 for proxy in client.proxies if proxy.up)
-        logger.info("Connected", extra={"published": published, "proxies": len(client.proxies)})
+        client.events.emit(Connected(published, len(client.proxies)))
 
+    why: TunnelError
     try:
-        ended = await hold_session(client, attempt, connected)
-        why = LinkLost(ended.end.text)
-        logger.warning("Connection lost", extra={"reason": ended.end.text})
-        if ended.stopping:
-            delays.expect_restart(trio.current_time())
+        end = await hold_session(client, attempt, connected)
+        why = LinkLost(end.text)
     except* Refused as group:
         why = _only(group)
-        hint = _log_refused(why)
-        delays.server_is_back()
-    except* (LinkLost, RemoteProtocolError) as group:
+    except* RemoteProtocolError as group:
         why = _only(group)
-        logger.warning("Connection lost", extra={"reason": str(why)})
+        end = End(EndReason.PROTOCOL, str(why))
+    except* LinkLost as group:
+        why = _only(group)
+        end = End(EndReason.OTHER, str(why))
     except* trio.BrokenResourceError as group:
         why = LinkLost(str(group.exceptions[0]))
-        logger.warning("Connection lost", extra={"reason": str(why)})
+        end = End(EndReason.OTHER, str(why))
     except* trio.TooSlowError:
-        reason = f"no connection within {client.connect_timeout:g} seconds"
-        why = LinkLost(reason)
-        logger.warning("Connection lost", extra={"reason": reason})
+        why = LinkLost(f"no connection within {client.settings.connect_timeout:g} seconds")
+        end = End(EndReason.TOO_SLOW, str(why))
+    if isinstance(why, Refused):
+        remedy = remedies.refusal_remedy(why.code)
+        client.events.emit(RefusedByServer(why.code, why.text, remedy))
+        backoff.server_is_back()
+    else:
+        client.events.emit(ConnectionLost(end))
+        if end.reason is EndReason.STOPPED:
+            backoff.expect_restart(trio.current_time())
     if not client.anew and client.gives_up(why):
         raise why
     if trio.current_time() >= stable_at:
-        delays.reset()
-    return hint
+        backoff.reset()
+    return (why.retry_after or 0.0) if isinstance(why, Refused) else 0.0
 
 
 def _only(group: BaseExceptionGroup[_Error]) -> _Error:
     error = group.exceptions[0]
     assert not isinstance(error, BaseExceptionGroup)  # groups here have one level  # noqa: S101
     return error
-
-
-def _log_refused(refused: Refused) -> float:
-    remedy = remedies.refusal_remedy(refused.code)
-    details = {} if remedy is None else {"remedy": remedy}
-    logger.error("Refused", extra={"code": refused.code, "reason": refused.text} | details)
-    return refused.retry_after or 0.0

@@ -1,1 +1,1 @@
-"""The tunnel inside of another program: context managers over what `api` runs."""
+"""The tunnel inside another program: context managers around what runs."""

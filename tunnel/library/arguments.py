@@ -1,4 +1,4 @@
-"""From what a caller says to the values of a configuration, by the same rules."""
+"""From the arguments of a call to the values of a configuration, by the rules of the file."""
 
 from __future__ import annotations
 
@@ -61,7 +61,11 @@ def _without_table(fault: Fault) -> Fault:
 
 
 def local_address(to: Target) -> dict[str, object]:
-    """The keys `local_addr` and `local_port` for a target; what is wrong with it they tell."""
+    """The keys `local_addr` and `local_port` for a target. Nothing is checked: `proxy_config` does.
+
+    Args:
+      to: a port of this machine, "host:port", "unix:/path", or an address.
+    """
     if isinstance(to, Address):
         return {"local_addr": to.host, "local_port": to.port}
     if isinstance(to, str) and to.startswith(UNIX):

@@ -23,10 +23,10 @@ from hypercorn.typing import ConnectionState
 from hypercorn.utils import LifespanFailureError, LifespanTimeoutError
 
 from tunnel import limits
-from tunnel.client.handled import Handler, Peer
+from tunnel.client.handler import Handler, Peer
 from tunnel.errors import TunnelError
-from tunnel.library.nursery import open_collapsing_nursery
 from tunnel.model import Address
+from tunnel.net.nursery import open_collapsing_nursery, started_shielded
 
 logger = logging.getLogger(__name__)
 
@@ -52,46 +52,39 @@ async def asgi_handler(app: Application) -> AsyncIterator[Handler]:
     wrapped: Any = ASGIWrapper(_Logged(app))  # type: ignore[arg-type]
     lifespan = Lifespan(wrapped, config, state)
     try:
-        async with open_collapsing_nursery() as nursery, _outliving(nursery, lifespan):
+        async with (
+            open_collapsing_nursery() as nursery,
+            started_shielded(nursery, lifespan.handle_lifespan),
+            _shut_down(lifespan),
+        ):
             await lifespan.wait_for_startup()
             yield _Server(wrapped, config, state)
-            if not lifespan.shutdown.is_set():
-                await lifespan.wait_for_shutdown()
     except (LifespanFailureError, LifespanTimeoutError) as error:
         raise TunnelError(f"the application does not start or stop: {error}") from error
 
 
 @asynccontextmanager
-async def _outliving(nursery: trio.Nursery, lifespan: Lifespan) -> AsyncIterator[None]:
-    """Run the application's life until the block has ended.
+async def _shut_down(lifespan: Lifespan) -> AsyncIterator[None]:
+    """Tell the application to stop when the block ends, and wait until it has.
 
-    Also where that is by an error or by cancellation the application is told to stop, and has
-    `limits.WITHDRAWAL` seconds for it.
+    Where the block ends by an error or by cancellation it has `limits.WITHDRAWAL` seconds for it,
+    and how that ends is not told: what the block raised is.
     """
-    scope = trio.CancelScope()
-
-    async def life(task_status: trio.TaskStatus[None]) -> None:
-        with scope:
-            await lifespan.handle_lifespan(task_status=task_status)
-
-    await nursery.start(life)
-    # Not before: a task that is being started where all is cancelled must end, and would not.
-    scope.shield = True
     try:
         yield
+        if not lifespan.shutdown.is_set():
+            await lifespan.wait_for_shutdown()
     except BaseException:
         with trio.move_on_after(limits.WITHDRAWAL, shield=True):
             with contextlib.suppress(LifespanFailureError, LifespanTimeoutError):
                 if lifespan.startup.is_set() and not lifespan.shutdown.is_set():
                     await lifespan.wait_for_shutdown()
         raise
-    finally:
-        scope.cancel()
 
 
 @attrs.frozen
 class _Logged:
-    """The application; what it raises is a line in our log, and then an answer of hypercorn's."""
+    """The application; what it raises is logged here, and then answered by hypercorn."""
 
     app: Application
 
@@ -99,7 +92,7 @@ class _Logged:
         try:
             await self.app(scope, receive, send)
         except Exception as error:
-            # (One that knows no lifespan may say so by raising.)
+            # (An application without a lifespan may say so by raising.)
             if scope["type"] != "lifespan":
                 logger.exception(
                     "Application failed",
@@ -129,8 +122,8 @@ class _Server:
                 connection.done = True
                 nursery.cancel_scope.cancel()
         except* Exception as group:
-            # Somebody else's code on a stranger's bytes; odd upgrades, for one. It ends this
-            # connection, and is not a line for each, or a stranger could fill the log.
+            # This is a library's code on a stranger's bytes, where odd upgrades fail, for one. It
+            # ends this connection, and is not logged above debug, or a stranger could fill the log.
             logger.debug("HTTP connection failed", extra={"error": repr(group.exceptions[0])})
 
 
@@ -139,7 +132,7 @@ class _Exchange(TCPServer):
 
     async def _read_data(self) -> None:
         await super()._read_data()
-        # Nobody asks for anything more. (hypercorn would wait for that, for five seconds.)
+        # The visitor has ended its stream: hypercorn would wait five seconds for more.
         await self.idle_task.stop()
 
 
@@ -153,7 +146,7 @@ class _Connection:
         self.receive_some = stream.receive_some
         self.send_eof = stream.send_eof
         self.aclose = stream.aclose
-        #: True when hypercorn is through.
+        #: True when hypercorn has ended this connection.
         self.done = False
 
     async def break_when_cancelled(self) -> None:

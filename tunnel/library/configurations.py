@@ -1,4 +1,4 @@
-"""ConfigurationSource to connect to: a configuration, its file, or a join string."""
+"""What names a server to connect to, or to run: a configuration, its file, or a join string."""
 
 from __future__ import annotations
 
@@ -22,7 +22,11 @@ ConfigurationSource: TypeAlias = str | ClientConfig | Path
 
 
 def client_config(where: ConfigurationSource, name: str | None) -> tuple[ClientConfig, Path | None]:
-    """The configuration, and the file that it is from.
+    """The configuration, and the file that it is from; None if it is from none.
+
+    Args:
+      where: a join string, a configuration, or its file. Warnings about a file are logged.
+      name: in the place of the client's name there; None keeps that.
 
     Raises:
       TunnelError: it cannot be read, or has faults.
@@ -51,10 +55,10 @@ def server_config(where: ServerConfig | Path) -> tuple[ServerConfig, Path | None
 
 
 def _joined(text: str) -> ClientConfig:
+    from tunnel.compose import joined_client
     from tunnel.protocol.join import Join
-    from tunnel.quick import client_config as joined_config
 
-    return joined_config(Join.from_text(text))
+    return joined_client(Join.from_text(text))
 
 
 def _read(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""What happens, for whoever asks, one thing after the other."""
+"""The events of a server, for `async for`: each caller gets a queue of its own."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from collections.abc import AsyncIterator
 import trio
 
 from tunnel import limits
-from tunnel.events import ServerEvent
+from tunnel.events import SERVER_EVENTS, Event, ServerEvent
 
 
 class Events(AsyncIterator[ServerEvent]):
     """Everything that happens from now on. Cancelling the wait for the next one loses nothing.
 
-    Of what nobody takes, the newest `limits.MAX_EVENTS` are kept; `lost` counts the others.
+    Of events that are not taken, the newest `limits.MAX_EVENTS` are kept; `lost` counts the others.
     """
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class Events(AsyncIterator[ServerEvent]):
         self._more = trio.Event()
 
     def put(self, event: ServerEvent) -> None:
-        """It has happened."""
+        """Queue an event for whoever iterates."""
         if len(self._waiting) == limits.MAX_EVENTS:
             self._waiting.popleft()
             self.lost += 1
@@ -39,19 +39,20 @@ class Events(AsyncIterator[ServerEvent]):
         return self._waiting.popleft()
 
 
-class Audience:
-    """Those who ask; who is not there any more is forgotten."""
+class EventQueues:
+    """The queues that were asked for. One that the program has dropped is forgotten."""
 
     def __init__(self) -> None:
-        self._events: weakref.WeakSet[Events] = weakref.WeakSet()
+        self._queues: weakref.WeakSet[Events] = weakref.WeakSet()
 
-    def join(self) -> Events:
-        """One more, with events of his own."""
+    def open(self) -> Events:
+        """A new queue, which is empty."""
         events = Events()
-        self._events.add(events)
+        self._queues.add(events)
         return events
 
-    def tell(self, event: ServerEvent) -> None:
-        """Tell all of them."""
-        for events in tuple(self._events):
-            events.put(event)
+    def put(self, event: Event) -> None:
+        """Subscribe this to a server's `EventStream`: queues get those of `SERVER_EVENTS`."""
+        if isinstance(event, SERVER_EVENTS):
+            for events in tuple(self._queues):
+                events.put(event)

@@ -1,11 +1,11 @@
-"""A client inside of another program: connected, and asked to publish one thing after the other."""
+"""A client inside another program: connected, and asked to publish one thing after the other."""
 
 from __future__ import annotations
 
 import functools
 import ipaddress
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,17 +15,19 @@ import trio
 from trio_util import AsyncValue
 
 from tunnel import limits
-from tunnel.api import make_client, make_proxy, run_made_client
-from tunnel.client.handled import HandledProxy, Handler
-from tunnel.client.proxy import LocalProxy, Standing
-from tunnel.client.session import Client
-from tunnel.client.visitors import LocalVisitor
+from tunnel.api import observed_client
+from tunnel.client.handler import HandledProxy, Handler
+from tunnel.client.proxy import LocalProxy, ProxyStatus
+from tunnel.client.run import run_client
+from tunnel.client.state import Client
+from tunnel.client.visit_port import VisitPort
+from tunnel.compose import make_client, make_proxy
 from tunnel.config import ClientConfig, ProxyConfig
 from tunnel.errors import ConfigError, Fault, PublishError, Refused, TunnelError, Untrusted
 from tunnel.library.arguments import Target, local_address, proxy_config
 from tunnel.library.configurations import ConfigurationSource, client_config
-from tunnel.library.nursery import open_collapsing_nursery
 from tunnel.model import ANY, Address, RefusalCode
+from tunnel.net.nursery import open_collapsing_nursery, started_shielded
 from tunnel.protocol.messages import Bound, Rejected
 from tunnel.views import ClientHandle, ClientState, ProxyStatistics
 
@@ -54,7 +56,7 @@ async def connect(
     Args:
       where: a join string, a configuration, or the file of one. A client of a file is known to the
         server again after a restart; others are new ones every time.
-      name: what the server's logs call this client; the host's name if nobody says.
+      name: what the server's logs call this client; the host's name if it is None.
       reconnect: connect again whenever the connection is lost.
 
     Raises:
@@ -64,56 +66,66 @@ async def connect(
       LinkLost: without `reconnect`: it could not be reached, or was lost, which cancels the block.
     """
     config, source = client_config(where, name)
+    retries = Retries(reconnect=reconnect)
+    make = functools.partial(make_client, config, source, gives_up=retries.gives_up)
     # A key that a person made up takes a tenth of a second.
-    client = await trio.to_thread.run_sync(make_client, config, source)
-    async with open_link(client, config, source, reconnect=reconnect) as link:
+    client = await trio.to_thread.run_sync(make)
+    async with open_link(client, config, source, retries) as link:
         yield link
+
+
+@attrs.define(eq=False, kw_only=True)
+class Retries:
+    """Which errors end a client that `open_link` runs; `gives_up` is for its constructor.
+
+    Args:
+      reconnect: False if any does. Otherwise only one that no later attempt would change does, and
+        only before the first session: after that the server was the right one.
+    """
+
+    reconnect: bool
+    #: There has been a session.
+    connected: bool = attrs.field(default=False, init=False)
+
+    def gives_up(self, error: TunnelError) -> bool:
+        """True if the client is to end with this error."""
+        return not self.reconnect or (not self.connected and _is_final(error))
+
+
+def _is_final(error: TunnelError) -> bool:
+    return isinstance(error, Untrusted) or (isinstance(error, Refused) and error.code in _FINAL)
 
 
 @asynccontextmanager
 async def open_link(
-    client: Client, config: ClientConfig, source: Path | None, *, reconnect: bool
+    client: Client, config: ClientConfig, source: Path | None, retries: Retries
 ) -> AsyncIterator[ClientLink]:
-    """The same for a client that was made, and not run yet."""
-    connected = False
-    client.gives_up = lambda error: not reconnect or (not connected and _is_final(error))
-    run = functools.partial(run_made_client, client, config, source=source)
-    async with open_collapsing_nursery() as nursery, _outliving(nursery, run) as handle:
+    """Run a client for as long as the block lasts; see `connect`.
+
+    Args:
+      client: made from the configuration, and not run yet.
+      config: the configuration.
+      source: the file, which its paths are relative to.
+      retries: what the client asks whether it gives up.
+
+    Raises:
+      TunnelError: why the client ended, where its `gives_up` said that it does.
+    """
+
+    async def run(*, task_status: trio.TaskStatus[ClientHandle]) -> None:
+        async with observed_client(client, config, source):
+            await run_client(client, task_status=task_status)
+
+    # Cancelling the block must not cancel the client with it: what leaves the block, such as a
+    # proxy that is withdrawn, has something to tell the server.
+    async with open_collapsing_nursery() as nursery, started_shielded(nursery, run) as handle:
         link = ClientLink(handle.state, client, config)
         with ExitStack() as noted:
             for proxy in client.proxies:
                 noted.enter_context(link.noting(proxy))
             await handle.state.wait_value(ClientState.CONNECTED)
-            connected = True
+            retries.connected = True
             yield link
-
-
-@asynccontextmanager
-async def _outliving(
-    nursery: trio.Nursery, run: Callable[..., Awaitable[None]]
-) -> AsyncIterator[ClientHandle]:
-    """Run the client until the block has ended, however it ends.
-
-    Cancelling the block must not cancel the client with it: what leaves the block has something to
-    tell the server.
-    """
-    scope = trio.CancelScope()
-
-    async def life(task_status: trio.TaskStatus[ClientHandle]) -> None:
-        with scope:
-            await run(task_status=task_status)
-
-    handle = await nursery.start(life)
-    # Not before: a task that is being started where all is cancelled must end, and would not.
-    scope.shield = True
-    try:
-        yield handle
-    finally:
-        scope.cancel()
-
-
-def _is_final(error: TunnelError) -> bool:
-    return isinstance(error, Untrusted) or (isinstance(error, Refused) and error.code in _FINAL)
 
 
 @attrs.define(eq=False)
@@ -138,9 +150,9 @@ class ClientLink:
         return tuple(proxy.statistics() for proxy in self._client.proxies)
 
     @property
-    def visitors(self) -> tuple[LocalVisitor, ...]:
+    def visitors(self) -> tuple[VisitPort, ...]:
         """What its configuration visits of other clients."""
-        return self._client.visitors
+        return self._client.visit_ports
 
     @asynccontextmanager
     async def publish(
@@ -168,8 +180,8 @@ class ClientLink:
           to: or a local service: a port, "host:port", "unix:/path".
           name: names it in logs, on both sides; unique in this client.
           host: the address of the server to publish on.
-          allow_from: the networks that may visit; none is everybody.
-          proxy_protocol: "v1" or "v2" to tell a local service who visits.
+          allow_from: the networks that may visit; without any, all may.
+          proxy_protocol: "v1" or "v2" to tell a local service where visitors come from.
           wait: if the port is busy wait for it, instead of raising.
 
         Raises:
@@ -177,7 +189,7 @@ class ClientLink:
           PublishError: the server does not publish it.
         """
         keys: dict[str, object] = {
-            "name": name or f"{self._client.name}-{next(self._numbers)}",
+            "name": name or f"{self._client.settings.name}-{next(self._numbers)}",
             "publish_addr": host,
             "publish_port": port,
             "allow_from": allow_from,
@@ -218,26 +230,26 @@ class ClientLink:
             client.proxies = tuple(other for other in client.proxies if other is not proxy)
             self._changed()
             with trio.move_on_after(limits.WITHDRAWAL, shield=True):
-                await proxy.standing.wait_value(None)
+                await proxy.status.wait_value(None)
             if isinstance(proxy, HandledProxy):
                 proxy.handlers = None
 
     def _changed(self) -> None:
-        if self._client.published is not None:
-            self._client.published.want(self._client.proxies)
+        if self._client.session is not None:
+            self._client.session.update(self._client.proxies, anew=False)
 
     async def _reached(self, proxy: LocalProxy, *, wait: bool) -> Address:
         """Where the proxy is published, as soon as it is."""
 
-        def is_told(standing: Standing) -> bool:
-            return isinstance(standing, Bound) or (
-                isinstance(standing, Rejected) and not (wait and standing.code.passes)
+        def is_told(status: ProxyStatus) -> bool:
+            return isinstance(status, Bound) or (
+                isinstance(status, Rejected) and not (wait and status.code.passes)
             )
 
-        standing = await proxy.standing.wait_value(is_told)
-        if isinstance(standing, Rejected):
-            raise PublishError(standing.code, standing.text)
-        return self._address(standing)
+        status = await proxy.status.wait_value(is_told)
+        if isinstance(status, Rejected):
+            raise PublishError(status.code, status.text)
+        return self._address(status)
 
     def _address(self, bound: Bound) -> Address:
         """Where visitors of this client's server come to."""
@@ -250,19 +262,19 @@ class ClientLink:
     def noting(self, proxy: LocalProxy) -> Iterator[None]:
         """Keep `published` true about a proxy, for as long as the block lasts.
 
-        It changes with the proxy's standing, at once: a task would come too late for whoever looks
-        when `state` says that the client is connected again.
+        It changes with the proxy's status, at once: with a task, `published` could lag behind when
+        `state` says that the client is connected again.
         """
-        with proxy.standing.open_transform(functools.partial(self._note, proxy)):
+        with proxy.status.open_transform(functools.partial(self._note, proxy)):
             try:
                 yield
             finally:
                 self._note(proxy, None)
 
-    def _note(self, proxy: LocalProxy, standing: Standing) -> None:
+    def _note(self, proxy: LocalProxy, status: ProxyStatus) -> None:
         others = {name: at for name, at in self.published.value.items() if name != proxy.name}
-        if isinstance(standing, Bound) and standing.addresses:
-            others[proxy.name] = self._address(standing)
+        if isinstance(status, Bound) and status.addresses:
+            others[proxy.name] = self._address(status)
         if others != self.published.value:
             self.published.value = others
 
@@ -290,7 +302,7 @@ class ClientLink:
           ConfigError, PublishError: as `publish`.
           TunnelError: the application said that it cannot start.
         """
-        # A quarter of a second, only for whoever wants it.
+        # It takes a quarter of a second: only where it is used.
         from tunnel.library.asgi import asgi_handler
 
         async with asgi_handler(app) as handler:

@@ -1,4 +1,4 @@
-"""A server inside of another program."""
+"""A server inside another program."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from pathlib import Path
 
 import attrs
 
-from tunnel.api import run_server, shared_key
+from tunnel.api import run_server
+from tunnel.compose import shared_key
 from tunnel.config import ServerConfig
+from tunnel.eventlog import logged_events
 from tunnel.library.configurations import server_config
-from tunnel.library.events import Audience, Events
-from tunnel.library.nursery import open_collapsing_nursery
+from tunnel.library.events import EventQueues, Events
 from tunnel.model import Address
+from tunnel.net.nursery import open_collapsing_nursery
 from tunnel.protocol.join import Join, JoinFormatError
 from tunnel.views import Arrival, ServerHandle, SessionStatistics
 
@@ -36,20 +38,21 @@ async def serve(
       where: a configuration, or the file of one. Paths of a configuration without a file are
         relative to the working directory; and without `state_dir` nothing is kept on the disk, so
         that the next one shows another certificate.
-      allow: asked for every visitor, after all other checks; a text turns him away, and is the
-        reason. It must not wait, and what it raises ends the server.
+      allow: asked for every visitor, after all other checks; a text refuses it, and is the reason.
+        It must not wait, and what it raises ends the server.
       public_addr: the server's name or address, as clients are to dial it; for `join`.
 
     Raises:
       TunnelError: it cannot start; says why and what to do.
     """
     config, source = server_config(where)
-    audience = Audience()
-    run = functools.partial(run_server, config, source=source, allow=allow, tell=audience.tell)
+    queues = EventQueues()
+    events = logged_events(queues.put)
+    run = functools.partial(run_server, config, source=source, allow=allow, events=events)
     async with open_collapsing_nursery() as nursery:
         handle = await nursery.start(run)
         join = _join(handle, config, source, public_addr)
-        yield EmbeddedServer(handle, audience, join)
+        yield EmbeddedServer(handle, queues, join)
 
 
 def _join(
@@ -70,9 +73,9 @@ class EmbeddedServer:
     """A running server; `serve` gives one."""
 
     _handle: ServerHandle
-    _audience: Audience
+    _queues: EventQueues
     #: What clients may be given in place of a configuration; None if the server has no generated
-    #: key that all share, or nobody said where it is reached.
+    #: key that all share, or if it is not known by what address clients reach it.
     join: str | None = attrs.field(repr=False)
 
     @property
@@ -94,7 +97,7 @@ class EmbeddedServer:
 
         A client's proxies are told before the client itself when it comes, and when it goes.
         """
-        return self._audience.join()
+        return self._queues.open()
 
     def drain(self) -> None:
         """Stop gracefully: ports are freed at once, live connections get `shutdown_grace`."""

@@ -10,22 +10,18 @@ from __future__ import annotations
 
 import heapq
 import socket
-import struct
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from tunnel import limits
+from tunnel.net.transport import tcp_info
 from tunnel.views import ConnectionsView, ConnectionView, LinkView, Waits
 
 if TYPE_CHECKING:
     from tunnel.net.hub import SocketEndpoint
     from tunnel.net.link import Link
     from tunnel.yamux.stream import Stream
-
-#: In Linux's struct tcp_info (linux/tcp.h): tcpi_bytes_acked and tcpi_bytes_received.
-_TCP_INFO_BYTES: Final = struct.Struct("120xQQ")
-_TCP_INFO: Final = getattr(socket, "TCP_INFO", None)
 
 
 def observe_link(link: Link) -> LinkView:
@@ -123,12 +119,8 @@ class _Look:
 
 def _carried(sock: socket.socket, *, dialled: bool) -> tuple[int | None, int | None]:
     """The bytes that the other side has acknowledged, and those that came from it."""
-    if _TCP_INFO is None:
+    info = tcp_info(sock)
+    if info is None:
         return None, None
-    try:
-        info = sock.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _TCP_INFO_BYTES.size)
-        acknowledged, received = _TCP_INFO_BYTES.unpack(info)
-    except (OSError, struct.error):
-        return None, None  # a Unix socket, or an older kernel
-    # Whoever dialled has had its SYN acknowledged as well, which counts there.
-    return acknowledged - (dialled and acknowledged > 0), received
+    # The side that dialled has had its SYN acknowledged as well, which counts there.
+    return info.acknowledged - (dialled and info.acknowledged > 0), info.received

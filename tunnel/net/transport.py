@@ -11,6 +11,7 @@ import socket
 import struct
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import trio
 
@@ -21,11 +22,39 @@ from tunnel.net.records import Buffer
 #: struct linger { on = 1, seconds = 0 }: closing sends RST and drops what is unsent.
 _RESET = struct.pack("ii", 1, 0)
 _GRACEFUL = struct.pack("ii", 0, 0)
-#: Of struct tcp_info (include/uapi/linux/tcp.h): `tcpi_delivery_rate_app_limited`, the lowest bit
-#: of its byte, and `tcpi_delivery_rate`.
-_DELIVERY_RATE = struct.Struct("=7xB152xQ")
+#: The fields of `TcpInfo` in Linux's struct tcp_info (include/uapi/linux/tcp.h).
+_TCP_INFO = struct.Struct("=7xB112xQQ24xQ")
 #: As many as `sendmsg` takes in one call (IOV_MAX of Linux, the BSDs and macOS; POSIX asks for 16).
 _PARTS = 1024
+
+
+class TcpInfo(NamedTuple):
+    """What TCP itself says of a connection.
+
+    Args:
+      app_limited: in its lowest bit: the sender had too little to send for the rate to mean much.
+      acknowledged: bytes that the peer has acknowledged; of a connection that was dialled from
+        here its SYN is one.
+      received: bytes that came from the peer.
+      delivery_rate: bytes a second that reached the peer lately; 0 if that is not known.
+    """
+
+    app_limited: int
+    acknowledged: int
+    received: int
+    delivery_rate: int
+
+
+def tcp_info(sock: socket.socket) -> TcpInfo | None:
+    """See `TcpInfo`; None for what is not TCP, and where the system does not tell.
+
+    Linux does, from 4.9 on (tcp(7), TCP_INFO).
+    """
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+        return TcpInfo(*_TCP_INFO.unpack(info))
+    except (AttributeError, OSError, struct.error):
+        return None
 
 
 def reset_on_close(sock: socket.socket) -> None:
@@ -211,13 +240,11 @@ class SocketTransport(Transport):
         return sent
 
     def delivery_rate(self) -> float | None:
-        """See `Transport`: TCP's own estimate (Linux; see tcp(7), TCP_INFO)."""
-        try:
-            info = self.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _DELIVERY_RATE.size)
-            app_limited, rate = _DELIVERY_RATE.unpack(info)
-        except (AttributeError, OSError, struct.error):
+        """See `Transport`: TCP's own estimate, where there is one."""
+        info = tcp_info(self.sock)
+        if info is None or info.app_limited & 1:
             return None
-        return None if app_limited & 1 else float(rate) or None
+        return float(info.delivery_rate) or None
 
     def limit_unsent(self, size: int) -> None:
         """See `Transport`."""

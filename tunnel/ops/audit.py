@@ -1,8 +1,8 @@
 """The audit log: a line of JSON for each visitor's connection, when it is over.
 
 The event loop only puts a line into a queue. A thread writes what is there, some times a second, so
-that a slow disk stops nobody; what does not fit into the queue any more is lost, and the log says
-how much.
+that a slow disk holds nothing up; what does not fit into the queue any more is lost, and the log
+says how much.
 """
 
 from __future__ import annotations
@@ -14,29 +14,32 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii as _text
 from pathlib import Path
-from typing import Any
 
 import trio
 
 from tunnel import limits, store
 from tunnel.errors import TunnelError
 from tunnel.events import Event, VisitorClosed
+from tunnel.net.nursery import open_collapsing_nursery
 
 logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def open_audit(place: str | None, *, beside: Path) -> Iterator[Writer | None]:
-    """The audit log that a configuration asks for, if it does.
+def open_audit(place: str | None, *, beside: Path, client: str = "") -> Iterator[AuditLog | None]:
+    """The audit log that a configuration asks for, open for as long as the block lasts.
 
     Args:
-      place: a file, appended to, made with mode 0600 if it is not there; "-" is standard output.
+      place: a file, appended to, made with mode 0600 if it is not there; "-" is standard output;
+        None is no audit log.
       beside: the directory that a path is relative to.
+      client: what events have for the client's name that have none.
 
     Raises:
       TunnelError: the file cannot be opened.
@@ -45,83 +48,85 @@ def open_audit(place: str | None, *, beside: Path) -> Iterator[Writer | None]:
         yield None
         return
     try:
-        book = StandardOutput() if place == "-" else Book(store.resolve(place, beside=beside))
+        file = StandardOutput() if place == "-" else AuditFile(store.resolve(place, beside=beside))
     except OSError as error:
         raise TunnelError(
             f"cannot write audit_log, {place}: {error.strerror}; "
             "its directory must be there, and be writable for this user"
         ) from error
-    writer = Writer(book)
+    audit = AuditLog(file, client)
     try:
-        yield writer
+        yield audit
     finally:
-        if not writer.stuck:
-            book.close()
+        if not audit.stuck:
+            file.close()
 
 
-class Writer:
-    """The queue, and the task that has a thread write what is in it.
+class AuditLog:
+    """The queue of lines, and the task that has a thread write what is in it.
 
     Args:
-      book: where to.
+      file: where to.
+      client: what events have for the client's name that have none.
     """
 
-    def __init__(self, book: Book | StandardOutput) -> None:
-        self._book = book
-        #: What records have for the client's name that have none.
-        self.client = ""
+    def __init__(self, file: AuditFile | StandardOutput, client: str = "") -> None:
+        self._file = file
+        self._client = client
         #: A line stays until it is written, or lost.
         self._queue: deque[str] = deque()
-        self._news = trio.Event()
+        #: Set when there is a line to write, or when no more lines come.
+        self._wake = trio.Event()
         self._scope = trio.CancelScope(shield=True)
         self._closed = trio.Event()
         self._lost = 0
-        self._unsaid = 0
+        #: How many of the lost ones the log has not been told of.
+        self._unreported = 0
         self._quiet_until = 0.0
 
     def put(self, event: Event) -> None:
-        """See `Subscriber`; what it writes down is `VisitorClosed`."""
+        """Subscribe this to `VisitorClosed`: each becomes a line, unless the queue is full."""
         if not isinstance(event, VisitorClosed):
             return
         if len(self._queue) >= limits.AUDIT_QUEUE:
             self._lose(1, "the disk is too slow")
             return
         if not self._queue:
-            self._news.set()
-        self._queue.append(_line(time.time(), event, self.client))
-
-    def close(self) -> None:
-        """No more records come; `run` writes what is there, as long as the disk lets it."""
-        self._closed.set()
-        self._scope.deadline = trio.current_time() + limits.AUDIT_GOODBYE
-        self._news.set()
+            self._wake.set()
+        self._queue.append(_line(time.time(), event, self._client))
 
     @property
     def stuck(self) -> bool:
-        """True if a thread may still be writing though `run` has given up."""
+        """True if a thread may still be writing though the writing task has given up."""
         return bool(self._queue)
 
-    async def beside(
-        self,
-        life: Callable[..., Awaitable[None]],
-        *,
-        task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED,
-    ) -> None:
-        """Live that life, and write meanwhile; then what there still is to write."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.run)
-            try:
-                await life(task_status=task_status)
-            finally:
-                self.close()
+    @asynccontextmanager
+    async def written(self) -> AsyncIterator[None]:
+        """Write what is put during the block; at its end, what is left of it.
 
-    async def run(self) -> None:
-        """Write until closed. Cancelling it from outside does nothing: connections end later."""
+        The end takes at most `limits.AUDIT_GOODBYE` seconds, also if the block was cancelled. What
+        the block raises comes out as it was raised.
+        """
+        async with open_collapsing_nursery() as nursery:
+            nursery.start_soon(self._run)
+            try:
+                yield
+            finally:
+                self._close()
+
+    def _close(self) -> None:
+        """No more events come; `_run` writes what is there, as long as the disk lets it."""
+        self._closed.set()
+        self._scope.deadline = trio.current_time() + limits.AUDIT_GOODBYE
+        self._wake.set()
+
+    async def _run(self) -> None:
+        """Write until closed. It is shielded, since connections end, and are put, later."""
         with self._scope:
             while self._queue or not self._closed.is_set():
                 if not self._queue:
-                    await self._news.wait()
-                self._news = trio.Event()
+                    await self._wake.wait()
+                self._wake = trio.Event()
                 await self._write_batch()
                 # To have a thread do something costs as much as a connection does.
                 with trio.move_on_after(limits.AUDIT_INTERVAL):
@@ -138,7 +143,7 @@ class Writer:
         note = [json.dumps({"time": _stamp(time.time()), "lost": lost})] if lost else []
         text = "\n".join([*note, *batch, ""])
         try:
-            await trio.to_thread.run_sync(self._book.write, text.encode(), abandon_on_cancel=True)
+            await trio.to_thread.run_sync(self._file.write, text.encode(), abandon_on_cancel=True)
         except OSError as error:
             self._lost += lost
             self._lose(len(batch), error.strerror or str(error))
@@ -147,16 +152,18 @@ class Writer:
 
     def _lose(self, count: int, reason: str) -> None:
         self._lost += count
-        self._unsaid += count
+        self._unreported += count
         now = trio.current_time()
         if now >= self._quiet_until:
             self._quiet_until = now + limits.SHORTAGE_REMINDER
-            logger.error("Audit records lost", extra={"records": self._unsaid, "reason": reason})
-            self._unsaid = 0
+            logger.error(
+                "Audit records lost", extra={"records": self._unreported, "reason": reason}
+            )
+            self._unreported = 0
 
 
 class StandardOutput:
-    """What goes to whoever started the program."""
+    """The standard output, in the place of a file."""
 
     def write(self, data: bytes) -> None:
         """Write all of it.
@@ -167,11 +174,11 @@ class StandardOutput:
         _write_all(sys.stdout.fileno(), data)
 
     def close(self) -> None:
-        """It is not ours to close."""
+        """Leave it open: it is the process's."""
 
 
-class Book:
-    """A file that may be moved away at any time; the next line then begins a new one.
+class AuditFile:
+    """A file that may be moved away at any time, as logrotate does; a new one is then begun.
 
     Args:
       path: where it is.
@@ -195,13 +202,13 @@ class Book:
         Raises:
           OSError: it cannot be written, at least not all of it.
         """
-        self._follow()
+        self._reopen_if_moved()
         data = b"\n" * self._torn + data
         self._torn = True
         _write_all(self._descriptor, data)
         self._torn = False
 
-    def _follow(self) -> None:
+    def _reopen_if_moved(self) -> None:
         """See that what is open is what the path names."""
         here = os.fstat(self._descriptor)
         with contextlib.suppress(FileNotFoundError):
@@ -212,7 +219,7 @@ class Book:
         except OSError:
             if not here.st_nlink:
                 raise
-            return  # moved away, and there is no new one yet: the old one is better than nothing
+            return  # It was moved away, and a new one cannot be made: the old one still exists.
         os.close(self._descriptor)
         self._descriptor, self._torn = descriptor, False
 
@@ -227,17 +234,16 @@ def _write_all(descriptor: int, data: bytes) -> None:
         rest = rest[os.write(descriptor, rest) :]
 
 
-def _line(at: float, visit: VisitorClosed, client: str) -> str:
+def _line(at: float, event: VisitorClosed, client: str) -> str:
     # A quarter of the time that `json.dumps` takes, and there is one for each connection. Texts are
     # JSON's, and ASCII: whatever a name has in it, a line is a line.
-    connection = visit.connection
+    connection = "null" if event.connection is None else _text(event.connection)
     return (
-        f'{{"time": "{_stamp(at)}", '
-        f'"connection": {"null" if connection is None else _text(connection)}, '
-        f'"client": {_text(visit.client or client)}, "proxy": {_text(visit.proxy)}, '
-        f'"visitor": {_text(str(visit.visitor))}, '
-        f'"sent": {visit.sent}, "received": {visit.received}, '
-        f'"duration": {visit.duration:.6f}, "end": {_text(visit.how)}}}'
+        f'{{"time": "{_stamp(at)}", "connection": {connection}, '
+        f'"client": {_text(event.client or client)}, "proxy": {_text(event.proxy)}, '
+        f'"visitor": {_text(str(event.visitor))}, '
+        f'"sent": {event.sent}, "received": {event.received}, '
+        f'"duration": {event.duration:.6f}, "end": {_text(event.how)}}}'
     )
 
 

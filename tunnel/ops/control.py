@@ -1,7 +1,8 @@
 """Talking to a running program: one question and one answer over a Unix socket that is its own.
 
-Whoever may write into its state directory may ask: the file system decides, no port is open and no
-process is mistaken for another. A socket that nobody listens on any more answers nobody.
+A user that may write into the program's state directory may ask: the file system decides, no port
+is open, and no process is mistaken for another, since a socket file whose program has ended refuses
+connections.
 """
 
 from __future__ import annotations
@@ -28,13 +29,22 @@ _LONGEST_QUESTION: Final = 64
 
 
 def control_path(state_dir: Path, source: Path) -> Path:
-    """Where the program listens that runs with this configuration file."""
+    """Where the program listens that runs with this configuration file.
+
+    Args:
+      state_dir: the program's state directory.
+      source: the configuration file; a relative path is from the working directory.
+    """
     digest = hashlib.sha256(os.fsencode(os.path.abspath(source))).hexdigest()
     return state_dir / f"control-{digest[:16]}.sock"
 
 
 def ask(path: Path, question: str) -> Json:
-    """Ask the program that listens there.
+    """Ask the program that listens there; blocks, for at most `limits.CONTROL_PATIENCE` seconds.
+
+    Args:
+      path: see `control_path`.
+      question: a word.
 
     Raises:
       StoreError: none does, or it gives no answer.
@@ -58,11 +68,11 @@ def ask(path: Path, question: str) -> Json:
 
 
 async def serve_control(path: Path, answer: Callable[[str], Awaitable[Json]]) -> None:
-    """Answer whoever asks, until cancelled. Where that cannot be, a warning, and it returns.
+    """Answer questions until cancelled. If it cannot listen, it logs a warning and returns.
 
     Args:
       path: where to listen; in a directory that only this user can write to.
-      answer: to one question.
+      answer: gives the answer to one question. What it raises ends this.
     """
     try:
         listener = _listen(path)
@@ -107,7 +117,7 @@ def _listen(path: Path) -> socket.socket:
         with _short(path) as name:
             _clear(path, name)
             sock.bind(name)
-            os.chmod(name, 0o600)  # before it listens: nobody else is ever let in
+            os.chmod(name, 0o600)  # Before it listens, so that no other user is ever let in.
         sock.listen()
         sock.setblocking(False)
     except BaseException:
@@ -125,7 +135,7 @@ def _removed_afterwards(path: Path) -> Iterator[None]:
 
 
 def _clear(path: Path, name: str) -> None:
-    """Remove what a program left that was killed; OSError if one listens."""
+    """Remove the socket file of a program that was killed; OSError if one listens there."""
     with socket.socket(socket.AF_UNIX) as probe:
         try:
             probe.connect(name)
@@ -139,7 +149,7 @@ def _clear(path: Path, name: str) -> None:
 
 @contextlib.contextmanager
 def _short(path: Path) -> Iterator[str]:
-    """A name for a socket, which may have 107 bytes, however long its path is."""
+    """A name for a socket, however long its path is: names may have 107 bytes (unix(7))."""
     if len(os.fsencode(path)) < 100 or not Path("/proc/self/fd").is_dir():
         yield str(path)
         return

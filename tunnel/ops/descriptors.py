@@ -31,8 +31,8 @@ class Resource(Protocol):
 def raise_descriptor_limit(resource: Resource | None = None) -> None:
     """Raise this process's soft limit on open descriptors to the hard one.
 
-    It is for programs; a library must not change the limits of the program that uses it, whose
-    children inherit them. A system that does not let it leaves the limit as it was.
+    It is for programs: a library must not change the limits of the program that uses it, whose
+    children inherit them. Where the system refuses, the limit stays as it was.
 
     Args:
       resource: the module of that name, if not the system's. Windows has none, and no limit.

@@ -1,8 +1,8 @@
 """What is answered over HTTP, as an ASGI application (https://asgi.readthedocs.io).
 
-Nothing here changes anything, so that GET and HEAD are all there is. Whoever asks is a stranger
-until he shows the token, and a browser may ask on behalf of any page on the internet: hence the
-look at the Host header (DNS rebinding), and no CORS headers at all.
+Nothing here changes anything, so that GET and HEAD are all there is. A request is a stranger's
+until it shows the token, and a browser may send one on behalf of any page on the internet: hence
+the look at the Host header (DNS rebinding), and no CORS headers at all.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _PLAIN: Headers = (
 
 @attrs.frozen
 class Answer:
-    """An answer to a request."""
+    """An answer to a request: its status, its body, and the headers but for `Content-Length`."""
 
     status: HTTPStatus
     body: bytes
@@ -92,14 +92,18 @@ class Application:
     async def _answer_anyhow(self, scope: Scope) -> Answer:
         try:
             return await self.answer(scope)
-        except Exception:  # a mistake here is no reason to end the tunnel, and must not be hidden
+        except Exception:  # A mistake here must not end the tunnel, and must not be hidden.
             logger.exception("Statistics request failed")
             return _error(
                 HTTPStatus.INTERNAL_SERVER_ERROR, "a mistake in this program; see its log"
             )
 
     async def answer(self, scope: Scope) -> Answer:
-        """What a request gets."""
+        """The answer to a request; a refusal is one, too.
+
+        Args:
+          scope: of the type "http"; see ASGI.
+        """
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         if not self._knows_host(headers.get(b"host"), scope.get("server")):
             text = "this program is not called that; stats_hosts in its configuration can allow it"
@@ -118,12 +122,12 @@ class Application:
             return _error(HTTPStatus.UNAUTHORIZED, text, challenge)
         return await action(scope, headers)
 
-    # --- Who may ask -------------------------------------------------------------------------
+    # --- Which requests are answered ---------------------------------------------------------
 
     def _knows_host(self, host: str | None, server: tuple[str, int | None] | None) -> bool:
-        """False if a page of somebody else's may have sent a browser here under its own name."""
+        """False if a page of another site may have sent a browser here under its own name."""
         if host is None:
-            return True  # every browser names a host; old health checks do not
+            return True  # Every browser names a host; old health checks do not.
         name = _without_port(host).lower().removesuffix(".")
         if name == "localhost" or name in self._hosts:
             return True
@@ -140,16 +144,16 @@ class Application:
         shown = token.strip().encode("utf-8", "replace")
         return scheme.lower() == "bearer" and hmac.compare_digest(shown, self._token)
 
-    # --- What they get -----------------------------------------------------------------------
+    # --- Answers -----------------------------------------------------------------------------
 
     async def _index(self, _scope: Scope, _headers: dict[bytes, str]) -> Answer:
         return Answer(HTTPStatus.OK, self._page.body, self._page.headers)
 
     async def _health(self, _scope: Scope, _headers: dict[bytes, str]) -> Answer:
-        return _json({"status": "ok"})  # that this runs shows that the event loop turns
+        return _json({"status": "ok"})  # That this runs shows that the event loop turns.
 
     async def _ready(self, _scope: Scope, _headers: dict[bytes, str]) -> Answer:
-        reason = self._statistics.view().unready
+        reason = self._statistics.snapshots.view().unready
         status = HTTPStatus.OK if reason is None else HTTPStatus.SERVICE_UNAVAILABLE
         return _json({"ready": reason is None, "reason": reason}, status)
 

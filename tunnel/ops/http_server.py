@@ -1,8 +1,8 @@
 """Serving HTTP on Trio, by hypercorn, to people and programs that may be slow, silent or many.
 
-hypercorn speaks HTTP; who may connect, how many, and for how long they may keep it waiting is
-settled here. It sends within a scope that no cancellation enters: without an end of our own to that
-a client that does not read would keep the whole program from ending.
+hypercorn speaks HTTP; how many may connect, and for how long a connection may keep it waiting, is
+settled here. hypercorn sends within a shielded scope: without a limit of our own a client that does
+not read would keep the whole program from ending.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 async def serve_http(application: Application, listeners: Sequence[socket.socket]) -> None:
     """Answer requests until cancelled; every socket is closed when it returns.
 
+    Above `limits.HTTP_CONNECTIONS` connections a new one takes the place of the oldest.
+
     Args:
       application: what answers.
       listeners: bound and listening; closed here.
@@ -52,7 +54,7 @@ class _Server:
     def __init__(self, application: Application) -> None:
         self._app: Any = ASGIWrapper(application)  # type: ignore[arg-type]
         self._config = Config()
-        self._config.errorlog = None  # the same; what goes wrong in the application, that logs
+        self._config.errorlog = None  # (`Application` logs what goes wrong in it.)
         self._config.include_server_header = False
         self._config.keep_alive_timeout = limits.HTTP_PATIENCE
         self._context = WorkerContext(None)
@@ -84,9 +86,10 @@ class _Server:
             stream: Any = connection
             await TCPServer(self._app, self._config, self._context, ConnectionState({}), stream)
         except* Exception as group:
-            # Somebody else's code on a stranger's bytes, in one process with the tunnel: whatever
-            # goes wrong in it (and odd upgrades to HTTP/2 and WebSocket do) ends this connection
-            # and nothing else. Not a line for each, or a stranger could fill the log.
+            # This is a library's code on a stranger's bytes, in one process with the tunnel:
+            # whatever goes wrong in it (and odd upgrades to HTTP/2 and WebSocket do) ends this
+            # connection and nothing else. It is not logged above debug, or a stranger could fill
+            # the log.
             logger.debug("HTTP connection failed", extra={"error": repr(group.exceptions[0])})
         finally:
             connection.abort()

@@ -7,8 +7,8 @@ label, which only grow.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Callable, Iterator
+from typing import Final, TypeAlias
 
 import attrs
 import trio
@@ -29,6 +29,8 @@ from tunnel.stats import Histogram
 from tunnel.views import ProgramView, ProxyView
 
 _PREFIX: Final = "tls_tunnel_"
+#: See `Snapshots.sent_and_received`.
+_Directed: TypeAlias = Callable[[int, int], tuple[int, int]]
 #: What all proxies beyond `limits.METRIC_PROXIES` are counted under.
 _OTHERS: Final = ("", "")
 
@@ -64,11 +66,11 @@ class Metrics:
     async def scrape(self, accept: str) -> tuple[bytes, str]:
         """The text, and what kind of text it is.
 
-        The numbers are of one moment. The text takes thirty milliseconds for a thousand proxies,
-        and the system's part of it some more: that is a thread's work.
+        The numbers are of one moment. To write the text takes thirty milliseconds for a thousand
+        proxies, and to read what the system says of this process some more: a thread does that.
 
         Args:
-          accept: the kinds that the one who asks understands, as HTTP says it.
+          accept: the kinds that the client understands, as in HTTP's `Accept`.
         """
         encoder, content_type = choose_encoder(accept)
         registry = CollectorRegistry()
@@ -82,7 +84,7 @@ class Metrics:
         yield from self._program(view)
         yield from self._sums()
         yield from self._links(view)
-        yield from _proxies(view, sent_is_delivered=self._statistics.role == "server")
+        yield from _proxies(view, self._statistics.snapshots.sent_and_received)
         yield from self._happened()
         if self._statistics.role == "server":
             yield from _server(view)
@@ -101,8 +103,8 @@ class Metrics:
         yield _gauge("sessions", "Connected pairs of client and server.", _sessions(view))
 
     def _sums(self) -> Iterator[Metric]:
-        sums, server = self._statistics.ledger.statistics(), self._statistics.role == "server"
-        sent, received = (sums.delivered, sums.read) if server else (sums.read, sums.delivered)
+        sums, snapshots = self._statistics.ledger.statistics(), self._statistics.snapshots
+        sent, received = snapshots.sent_and_received(sums.delivered, sums.read)
         yield _gauge("connections", "Visitors' connections, now.", sums.active)
         yield _counter("connections_opened", "Visitors' connections.", sums.total)
         yield _counter("sent_bytes", "Bytes towards visitors.", sent)
@@ -193,7 +195,7 @@ class _Sum:
         self.published += proxy.up
 
 
-def _proxies(view: ProgramView, *, sent_is_delivered: bool) -> Iterator[Metric]:
+def _proxies(view: ProgramView, directed: _Directed) -> Iterator[Metric]:
     """Each proxy by its client's name and its own; two clients may have the same name."""
     sums: dict[tuple[str, str], _Sum] = {}
     rtts: dict[str, float] = {}
@@ -211,12 +213,10 @@ def _proxies(view: ProgramView, *, sent_is_delivered: bool) -> Iterator[Metric]:
     for client, seconds in rtts.items():
         rtt.add_metric([client], seconds)
     yield rtt
-    yield from _proxy_families(sums, sent_is_delivered=sent_is_delivered)
+    yield from _proxy_families(sums, directed)
 
 
-def _proxy_families(
-    sums: dict[tuple[str, str], _Sum], *, sent_is_delivered: bool
-) -> Iterator[Metric]:
+def _proxy_families(sums: dict[tuple[str, str], _Sum], directed: _Directed) -> Iterator[Metric]:
     names = ["client", "proxy"]
     published = GaugeMetricFamily(
         f"{_PREFIX}proxy_published", "1 if the proxy is published.", labels=names
@@ -234,9 +234,7 @@ def _proxy_families(
         f"{_PREFIX}proxy_received_bytes", "Bytes from its visitors.", labels=names
     )
     for labels, one in sums.items():
-        towards, away = one.delivered, one.read
-        if not sent_is_delivered:
-            towards, away = away, towards
+        towards, away = directed(one.delivered, one.read)
         published.add_metric(labels, one.published)
         active.add_metric(labels, one.active)
         total.add_metric(labels, one.total)

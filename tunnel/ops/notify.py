@@ -18,7 +18,7 @@ from tunnel import limits
 
 logger = logging.getLogger(__name__)
 
-#: The service manager takes a datagram at once. Should it hang, the program does not.
+#: Seconds. The service manager takes a datagram at once; should it hang, the program must not.
 _PATIENCE = 1.0
 
 
@@ -40,19 +40,23 @@ class Notifier:
         self._send("READY=1")
 
     def reloading(self) -> None:
-        """It reads its files again; `ready` follows."""
+        """The program reads its files again; `ready` follows."""
         microseconds = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         self._send(f"RELOADING=1\nMONOTONIC_USEC={microseconds}")
 
     def stopping(self) -> None:
-        """It comes to its end by itself."""
+        """The program comes to its end by itself."""
         self._send("STOPPING=1")
 
     async def keep_telling(self, status: Callable[[], str]) -> None:
         """Send signs of life and what `status` says, when that has changed; until cancelled.
 
         Both come from the event loop itself, at half the interval that is asked for: when the loop
-        is stuck they stop, and the service manager restarts the program.
+        is stuck they stop, and the service manager restarts the program. Without a service manager
+        it returns at once.
+
+        Args:
+          status: what the program is doing, in a few words.
         """
         if self._address is None:
             return

@@ -12,23 +12,23 @@ from tunnel.model import Address
 
 #: The state of a socket that listens, in /proc/net/tcp.
 _LISTENS = "0A"
-#: The first port that everybody may have, unless the system was told otherwise.
+#: The first port that is not privileged, unless the system was told otherwise.
 _FIRST_FREE_PORT = 1024
 
 
 def cannot_listen(error: OSError, place: Address, keys: str = "bind") -> str:
-    """Why nobody can listen there, and what to do about it.
+    """Why it is not possible to listen there, and what to do about it, as one line.
 
     Args:
       error: what came of trying.
       place: where.
       keys: what the configuration's keys for the place begin with.
     """
-    holder: str | None = None
+    owner: str | None = None
     match error.errno:
         case errno.EADDRINUSE:
             told = remedies.PORT_TAKEN
-            holder = port_owner(place.port)
+            owner = port_owner(place.port)
         case errno.EACCES:
             told = remedies.PORT_PRIVILEGED
         case errno.EADDRNOTAVAIL:
@@ -38,7 +38,7 @@ def cannot_listen(error: OSError, place: Address, keys: str = "bind") -> str:
     return told.text(
         place=place,
         host=place.host,
-        holder=holder or "another program",
+        holder=owner or "another program",
         reason=error.strerror or str(error),
         first=_FIRST_FREE_PORT,
         bind_addr=f"{keys}_addr",
@@ -47,7 +47,12 @@ def cannot_listen(error: OSError, place: Address, keys: str = "bind") -> str:
 
 
 def port_owner(port: int, proc: Path = Path("/proc")) -> str | None:
-    """The program that listens on a TCP port, such as "nginx (process 812)"; None if unknown."""
+    """The program that listens on a TCP port, such as "nginx (process 812)"; None if unknown.
+
+    Args:
+      port: on whatever address.
+      proc: where proc(5) is mounted.
+    """
     wanted = {f"socket:[{inode}]" for inode in _listeners(port, proc)}
     if not wanted:
         return None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import attrs
@@ -13,8 +14,16 @@ import trio
 
 from tunnel import limits
 from tunnel._version import __version__
-from tunnel.ops.events import Journal
-from tunnel.stats import Counters, Histogram, Ledger
+from tunnel.events import (
+    ClientConnected,
+    Connected,
+    Event,
+    EventStream,
+    OwnProxyPublished,
+    ProxyPublished,
+)
+from tunnel.ops.journal import Journal
+from tunnel.stats import Histogram, Ledger
 from tunnel.views import (
     ConnectionsView,
     ConnectionView,
@@ -22,11 +31,15 @@ from tunnel.views import (
     ProgramView,
     ProxyView,
     SessionView,
+    Snapshots,
 )
 
 #: Round trips between two processes of one machine, across the earth, and by satellite and back.
 RTT_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 LAG_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+
+#: Events after which there are counters that were not there before.
+_WITH_NEW_COUNTERS = (ClientConnected, ProxyPublished, Connected, OwnProxyPublished)
 
 Json = dict[str, Any]
 
@@ -36,16 +49,10 @@ class Statistics:
     """Everything that can be asked of one running program.
 
     Args:
-      role: whose program it is.
-      view: the program now.
-      connections: its connections now; this one takes some time where there are many.
-      counters: those of all its proxies; they are the view's.
+      snapshots: how to look at it.
     """
 
-    role: Literal["server", "client"]
-    view: Callable[[], ProgramView]
-    connections: Callable[[], ConnectionsView]
-    counters: Callable[[], Iterable[Counters]]
+    snapshots: Snapshots
     journal: Journal = attrs.field(factory=Journal)
     ledger: Ledger = attrs.field(factory=Ledger, init=False)
     rtt: Histogram = attrs.field(factory=lambda: Histogram(RTT_BOUNDS), init=False)
@@ -59,23 +66,39 @@ class Statistics:
     _seen: ConnectionsView | None = attrs.field(default=None, init=False)
     _seen_at: float = attrs.field(default=-math.inf, init=False)
 
-    def __attrs_post_init__(self) -> None:
-        # Or what a session carried since the last look would be missing in the sums.
-        self.journal.at_end = self._settle
+    @contextmanager
+    def kept(self, events: EventStream) -> Iterator[None]:
+        """Keep what happens during the block, and the sums of all that is published in it."""
+        token = trio.lowlevel.current_trio_token()
+
+        def look_for_counters(event: Event) -> None:
+            # A session is gone when its end is told, and its counters with it: so they are looked
+            # for when they are new, and `ledger` has them from then on. A client may publish
+            # thousands at once, for which one look is enough.
+            if isinstance(event, _WITH_NEW_COUNTERS):
+                token.run_sync_soon(self._settle, idempotent=True)
+
+        with self.journal.kept(events), events.subscribed(look_for_counters):
+            yield
+
+    @property
+    def role(self) -> Literal["server", "client"]:
+        """Whose program it is."""
+        return self.snapshots.role
 
     def _settle(self) -> None:
-        self.ledger.look(self.counters())
+        self.ledger.look(self.snapshots.counters())
 
     def look(self) -> ProgramView:
         """The program now; the sums include what it says."""
         self._settle()
-        return self.view()
+        return self.snapshots.view()
 
     def look_at_connections(self) -> ConnectionsView:
         """Its connections, as they were at most `limits.CONNECTIONS_LOOK` seconds ago."""
         now = trio.current_time()
         if self._seen is None or now >= self._seen_at + limits.CONNECTIONS_LOOK:
-            self._seen, self._seen_at = self.connections(), now
+            self._seen, self._seen_at = self.snapshots.connections(), now
         return self._seen
 
     async def sample(self) -> None:
@@ -109,6 +132,7 @@ class Statistics:
         """`/status`: everything that a page shows."""
         view = self.look()
         totals = self.ledger.statistics()
+        sent, received = self.snapshots.sent_and_received(totals.delivered, totals.read)
         connected = [session for session in view.sessions if session.link is not None]
         return {
             "role": self.role,
@@ -127,8 +151,8 @@ class Statistics:
             "totals": {
                 "connections": totals.total,
                 "active_connections": totals.active,
-                "bytes_sent": self._sent(totals.delivered, totals.read),
-                "bytes_received": self._sent(totals.read, totals.delivered),
+                "bytes_sent": sent,
+                "bytes_received": received,
                 "sessions": len(connected),
             },
             "rejected": dict(view.rejected),
@@ -144,20 +168,16 @@ class Statistics:
             "last": self.journal.last,
             "events": [
                 {
-                    "id": event.number,
-                    "time": event.time,
-                    "kind": event.kind,
-                    "text": event.text,
-                    "level": event.level,
-                    "details": event.details,
+                    "id": entry.number,
+                    "time": entry.time,
+                    "kind": entry.kind,
+                    "text": entry.text,
+                    "level": entry.level,
+                    "details": entry.details,
                 }
-                for event in self.journal.since(after)
+                for entry in self.journal.since(after)
             ],
         }
-
-    def _sent(self, delivered: int, read: int) -> int:
-        """Of two numbers the one that means "towards the visitor", here and on the other side."""
-        return delivered if self.role == "server" else read
 
     def _proxies(self, view: ProgramView) -> Iterator[Json]:
         for session in view.sessions:
@@ -190,11 +210,12 @@ class Statistics:
 
     def _both(self, session: SessionView, proxy: ProxyView) -> Json:
         counters = proxy.counters
+        sent, received = self.snapshots.sent_and_received(counters.delivered, counters.read)
         return {
             "total_connections": counters.total,
             "active_connections": counters.active,
-            "bytes_sent": self._sent(counters.delivered, counters.read),
-            "bytes_received": self._sent(counters.read, counters.delivered),
+            "bytes_sent": sent,
+            "bytes_received": received,
             "start_time": proxy.start_time,
             "client": session.client,
             "session": session.session,
@@ -210,9 +231,7 @@ class Statistics:
         }
 
     def _connection(self, client: str, one: ConnectionView) -> Json:
-        sent, received = one.delivered, one.read
-        if self.role == "client":
-            sent, received = received, sent
+        sent, received = self.snapshots.sent_and_received(one.delivered, one.read)
         return {
             "connection": one.connection,
             "proxy": one.proxy,

@@ -1,7 +1,7 @@
 """What `tls-tunnel top` knows: the answers of `/status`, and the rates between two of them.
 
-The answer comes from a program that one has named oneself; the names in it come from strangers.
-Whatever is in it, nothing here fails but with `ValueError`, and every text is cut and escaped.
+The answer comes from a program of the user's choice, but the names in it come from strangers.
+Whatever is in it, nothing here raises anything but `ValueError`, and every text is cut and escaped.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import attrs
 from tunnel import limits
 from tunnel.ops.logs import escaped
 
-#: Names have at most so many characters, addresses fewer; what is longer is nonsense.
+#: Names have at most so many characters, addresses fewer; longer texts are cut.
 _LONGEST = limits.MAX_NAME_LENGTH
 
 Key = tuple[str, str]
@@ -30,7 +30,7 @@ class Order(enum.StrEnum):
     NAME = "name"
 
     def following(self) -> Order:
-        """The next in turn."""
+        """The next order in turn; after the last one the first."""
         orders = list(Order)
         return orders[(orders.index(self) + 1) % len(orders)]
 
@@ -44,11 +44,16 @@ class Traffic:
 
     @property
     def both(self) -> float:
-        """The two together."""
+        """Towards visitors and from them together."""
         return self.sent + self.received
 
     def since(self, before: Traffic, seconds: float) -> Traffic:
-        """What it was a second since then; counters that began anew count from zero."""
+        """Bytes per second since an earlier number of bytes.
+
+        Args:
+          before: what there was then; where that is more, the counters have begun anew.
+          seconds: how long ago that was.
+        """
         return Traffic(
             max(0.0, self.sent - before.sent) / seconds,
             max(0.0, self.received - before.received) / seconds,
@@ -158,7 +163,7 @@ class History:
         self._by_proxy: dict[Key, Traffic] = {}
 
     def add(self, status: Status) -> None:
-        """One answer more."""
+        """Take another answer; one of a program that was restarted begins anew."""
         before, self.status = self.status, status
         if before is None or before.process != status.process:
             self.rates.clear()  # another program, or the same once more
@@ -175,7 +180,7 @@ class History:
         }
 
     def reset(self) -> None:
-        """Forget what was, and sort as at the start."""
+        """Forget all answers, and sort as at the start."""
         self.rates.clear()
         self.order = Order.RATE
 

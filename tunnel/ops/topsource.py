@@ -1,7 +1,7 @@
 """Where `tls-tunnel top` reads: a program's `/status`, over HTTP, with the standard library.
 
-No proxy of the environment is asked and no redirection followed, so that the token goes to nobody
-but who was named.
+No proxy of the environment is asked and no redirection followed, so that the token goes nowhere but
+to the URL that was given.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tunnel import limits
 from tunnel.errors import TunnelError
 from tunnel.ops.top import Status
 
-_ADVICE = {
+_REMEDIES = {
     401: "it asks for a token: give the file that holds it, with --token-file",
     403: "it does not answer to this name: use its address, or add the name to stats_hosts",
     404: "it has no /status: another program, or one that is too old",
@@ -59,7 +59,7 @@ class Source:
         """
         try:
             with trio.fail_after(limits.TOP_PATIENCE):
-                # Who is cancelled does not wait for a thread that hangs in a dead network.
+                # Cancellation must not wait for a thread that hangs in a dead network.
                 return await trio.to_thread.run_sync(self._read, abandon_on_cancel=True)
         except (OSError, trio.TooSlowError) as error:
             reason = getattr(error, "strerror", None) or str(error) or "no answer in time"
@@ -77,8 +77,8 @@ class Source:
             connection.request("GET", f"{parts.path}/status", headers=self._headers())
             with connection.getresponse() as answer:
                 if answer.status != http.HTTPStatus.OK:
-                    advice = _ADVICE.get(answer.status, "see the log of the program there")
-                    raise TunnelError(f"HTTP status {answer.status}: {advice}")
+                    remedy = _REMEDIES.get(answer.status, "see the log of the program there")
+                    raise TunnelError(f"HTTP status {answer.status}: {remedy}")
                 return Status.from_json(json.loads(_bounded(answer), parse_constant=_no_number))
         finally:
             connection.close()

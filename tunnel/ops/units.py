@@ -3,7 +3,7 @@
 Pure: values go in, text comes out (systemd.unit(5), systemd.exec(5)). What is on this machine is
 the caller's business.
 
-A service of the system runs as a user that exists only while it runs (`DynamicUser=`), who may read
+A service of the system runs as a user that exists only while it runs (`DynamicUser=`) and may read
 no secret file of root's. So the configuration and the files that it names are handed over as
 credentials, and bound to their own paths: inside, everything is where it is outside.
 """

@@ -1,4 +1,4 @@
-"""The way between clients and their server, which can be told to fail."""
+"""The network between clients and their server, which can be told to fail."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ _RESET = struct.pack("ii", 1, 0)
 
 
 class LinkFault:
-    """Carries links to a server, and is told how to do it badly.
+    """Carries links to a server, and fails as it is told to.
 
-    Visitors do not come this way: they see what becomes of them when a link fails.
+    Visitors do not come this way: they connect to the server's ports, and see what becomes of their
+    connections when a link fails.
     """
 
     def __init__(self, server: EmbeddedServer) -> None:
@@ -36,7 +37,7 @@ class LinkFault:
         self._delay = 0.0
         self.heal()
 
-    # --- What can happen ---------------------------------------------------------------------
+    # --- Faults ------------------------------------------------------------------------------
 
     async def cut(self) -> None:
         """Reset the link. When it returns, both ends know: visitors are reset, ports are free.
@@ -57,11 +58,11 @@ class LinkFault:
                 ending.discard(event.session)
 
     def stall(self) -> None:
-        """Carry nothing more, and tell nobody: what a cable does that was pulled."""
+        """Carry nothing more, and tell neither end: what a cable does that was pulled."""
         self._flowing = trio.Event()
 
     def delay(self, seconds: float) -> None:
-        """Let every byte take so long from now on, each way."""
+        """Let every byte take so many seconds from now on, each way."""
         self._delay = seconds
 
     def heal(self) -> None:
@@ -72,7 +73,7 @@ class LinkFault:
     # --- Carrying ----------------------------------------------------------------------------
 
     def follow(self, state: AsyncValue[ClientState]) -> None:
-        """A client of this kind of state comes this way: `cut` waits until it has noticed."""
+        """Have `cut` wait until a client that connects this way has noticed; by its state."""
         self._clients.append(state)
 
     async def carry(
@@ -104,7 +105,7 @@ class LinkFault:
     async def _pump(
         self, source: trio.abc.ReceiveStream, sink: trio.abc.HalfCloseableStream
     ) -> None:
-        """Read into a queue, which is what is under way, and send from it when it is due."""
+        """Read into a queue, which holds what is under way, and send from it when it is due."""
         send, receive = trio.open_memory_channel[tuple[float, bytes | bytearray]](
             limits.FAULT_QUEUE
         )
@@ -132,7 +133,7 @@ def _is_away(state: ClientState) -> bool:
 
 
 async def _close(stream: trio.abc.AsyncResource, *, reset: bool) -> None:
-    """Close it; with a reset, if it is a connection of TCP: others have no way to say it."""
+    """Close it; with a reset if that is asked for and it is TCP: other streams have none."""
     if reset and isinstance(stream, trio.SocketStream):
         with contextlib.suppress(OSError):
             stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)

@@ -1,8 +1,9 @@
-"""A server without sockets for its clients and visitors, for tests whose clock is not the world's.
+"""A server without sockets for its clients and visitors, for tests whose clock is a mock.
 
-Under a clock that jumps when nobody has anything to do, nothing may be under way in a kernel. So
-links run over streams in memory, and a visitor is a stream of the server's own. All else is as it
-is elsewhere: TLS, proofs, the engine, and the ports, which are bound, though nobody comes to them.
+Under a clock that jumps when all tasks wait, nothing may be under way in a kernel. So links run
+over streams in memory, and a visitor is a stream of the server's own. All else is as it is
+elsewhere: TLS, proofs, the engine, and the ports, which are bound, though no visitor connects to
+them.
 """
 
 from __future__ import annotations
@@ -18,16 +19,16 @@ import attrs
 import trio
 import trio.testing
 
-from tunnel.api import make_server, telling
+from tunnel.compose import make_server
 from tunnel.config import ServerConfig
 from tunnel.eventlog import logged_events
-from tunnel.library.events import Audience
-from tunnel.library.nursery import open_collapsing_nursery
+from tunnel.library.events import EventQueues
 from tunnel.library.server import EmbeddedServer
 from tunnel.model import Address, ResetCode
 from tunnel.net.link import Link
 from tunnel.net.listen import close_all
 from tunnel.net.muxstream import MuxStream
+from tunnel.net.nursery import open_collapsing_nursery
 from tunnel.net.transport import StreamTransport, Transport
 from tunnel.server import run as server_run
 from tunnel.server.proxy import Proxy, open_visitor_stream
@@ -50,7 +51,7 @@ class MemoryServer(EmbeddedServer):
     _ports: itertools.count[int] = attrs.field(factory=lambda: itertools.count(1), init=False)
 
     async def reach(self, fault: LinkFault, _server: Address) -> Transport:
-        """A client's connection to it, by way of `fault`."""
+        """A client's connection to it, by way of `fault`; for `Dialler`."""
         await trio.lowlevel.checkpoint()
         seen = self._anybody()
         near, client = trio.testing.memory_stream_pair()
@@ -104,10 +105,9 @@ class MemoryServer(EmbeddedServer):
 @asynccontextmanager
 async def serve_in_memory(config: ServerConfig) -> AsyncIterator[MemoryServer]:
     """Run a server for as long as the block lasts; see `tunnel.serve`."""
-    audience = Audience()
-    events = logged_events(telling(audience.tell))
-    server, listeners, certificate = make_server(config, None, events=events)
-    close_all(listeners)
-    run = functools.partial(server_run.run_server, server, [], certificate=certificate)
+    queues = EventQueues()
+    parts = make_server(config, None, events=logged_events(queues.put))
+    close_all(parts.listeners)
+    run = functools.partial(server_run.run_server, parts.server, [], certificate=parts.certificate)
     async with open_collapsing_nursery() as nursery:
-        yield MemoryServer(await nursery.start(run), audience, None, server, nursery)
+        yield MemoryServer(await nursery.start(run), queues, None, parts.server, nursery)

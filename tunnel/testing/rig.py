@@ -7,18 +7,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-import attrs
 import trio
 
 from tunnel import limits
-from tunnel.api import make_client
-from tunnel.client.connect import Dialler
+from tunnel.client.dial import reach
+from tunnel.compose import make_client
 from tunnel.config import ClientConfig, ServerConfig
 from tunnel.library.arguments import Target
-from tunnel.library.link import ClientLink, open_link
-from tunnel.library.nursery import open_collapsing_nursery
+from tunnel.library.link import ClientLink, Retries, open_link
 from tunnel.library.server import EmbeddedServer, serve
 from tunnel.model import Address
+from tunnel.net.nursery import open_collapsing_nursery
 from tunnel.testing.fault import LinkFault
 from tunnel.testing.memory import MemoryServer, in_memory, serve_in_memory
 
@@ -29,12 +28,12 @@ if TYPE_CHECKING:
 Published: TypeAlias = "Target | Application"
 _T = TypeVar("_T")
 
-#: Where all of it listens: nothing of a test is to be reached from elsewhere.
+#: Where all of it listens: nothing of a test is to be reached from other machines.
 HOST = "127.0.0.1"
 
 
 def _hurry() -> dict[str, Any]:
-    """Keepalive in real time; in memory everything takes as long as it does in real life."""
+    """A fast keepalive in real time; under a mock clock, that of real life takes no time."""
     if in_memory():
         return {}
     return {
@@ -56,7 +55,7 @@ async def open_server(key: str, settings: dict[str, Any]) -> AsyncIterator[Embed
 
 @asynccontextmanager
 async def open_fault(server: EmbeddedServer) -> AsyncIterator[LinkFault]:
-    """The way to that server, for as long as the block lasts."""
+    """The network before that server, for as long as the block lasts."""
     fault = LinkFault(server)
     async with open_collapsing_nursery() as nursery:
         if not isinstance(server, MemoryServer):
@@ -90,11 +89,10 @@ async def open_client(
     if not in_memory():
         own["reconnect_delay"] = limits.TEST_RECONNECT_DELAY
     config = ClientConfig(**own | settings)
-    client = make_client(config, None)
-    if isinstance(server, MemoryServer):
-        assert isinstance(client.dial, Dialler)  # what `make_client` makes  # noqa: S101
-        client.dial = attrs.evolve(client.dial, reach=functools.partial(server.reach, fault))
-    async with open_link(client, config, None, reconnect=True) as link:
+    way = functools.partial(server.reach, fault) if isinstance(server, MemoryServer) else reach
+    retries = Retries(reconnect=True)
+    client = make_client(config, None, gives_up=retries.gives_up, reach=way)
+    async with open_link(client, config, None, retries) as link:
         fault.follow(link.state)
         yield link
 

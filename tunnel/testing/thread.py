@@ -1,4 +1,4 @@
-"""What the fixtures give to tests that are not Trio's: the same, with calls that block.
+"""What the fixtures give to tests that do not use Trio: the same, with calls that block.
 
 Trio runs in a thread of its own, as long as the test does.
 """
@@ -16,9 +16,9 @@ import trio
 
 from tunnel import limits
 from tunnel.library.link import ClientLink
-from tunnel.library.nursery import open_collapsing_nursery
 from tunnel.library.server import EmbeddedServer
 from tunnel.model import Address
+from tunnel.net.nursery import open_collapsing_nursery
 from tunnel.testing.fault import LinkFault
 from tunnel.views import ClientState, SessionStatistics
 
@@ -51,7 +51,7 @@ class TrioThread:
     def _run(self) -> None:
         try:
             trio.run(self._main)
-        except BaseException as error:  # it is raised where the thread is waited for
+        except BaseException as error:  # It is raised where the thread is waited for.
             self._failure = error
             if not self._ready.done():
                 self._ready.set_exception(error)
@@ -199,11 +199,11 @@ class ThreadedFault:
         self._thread.run(self.fault.cut)
 
     def stall(self) -> None:
-        """Carry nothing more, and tell nobody."""
+        """Carry nothing more, and tell neither end."""
         self._thread.call(self.fault.stall)
 
     def delay(self, seconds: float) -> None:
-        """Let every byte take so long from now on, each way."""
+        """Let every byte take so many seconds from now on, each way."""
         self._thread.call(self.fault.delay, seconds)
 
     def heal(self) -> None:

@@ -23,7 +23,7 @@ from tests.benchmarks.processes import prepared_client
 from tests.benchmarks.scale.worker import Order, say
 from tests.rig import proxy
 from tunnel.client.run import run_client
-from tunnel.client.session import Client
+from tunnel.client.state import Client
 from tunnel.ops.descriptors import raise_descriptor_limit
 from tunnel.views import ClientHandle, ClientState
 

@@ -1,4 +1,4 @@
-"""A published proxy whose visitors a function of the same program serves."""
+"""A published proxy whose visitors are served by a function of the same program."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ logger = logging.getLogger(__name__)
 
 @attrs.frozen
 class Peer:
-    """Who visits.
+    """A visitor, as a handler sees it.
 
     Args:
-      address: where it comes from; of a guest of another client's, that client's address.
-      visitor: the name of that client; None for whoever came to a public port.
+      address: where it comes from; of one through another client, that client's address.
+      visitor: the name of that client; None for a visitor of a public port.
       connection: the id that the logs of both ends use.
       destination: the address of the server that it reached.
     """
@@ -100,7 +100,7 @@ class HandledProxy(LocalProxy):
         try:
             await self.handler(stream, peer)
         except* Exception as group:
-            # Somebody else's code on a stranger's bytes: whatever goes wrong in it ends this
+            # Another program's code on a visitor's bytes: whatever goes wrong in it ends this
             # connection and nothing else. (Cancelled is no `Exception`.)
             failure = group.exceptions[0] if len(group.exceptions) == 1 else group
         by_peer = stream.endpoint.reset_code

@@ -3,7 +3,7 @@
 import pytest
 import trio
 
-from tunnel.library.nursery import open_collapsing_nursery
+from tunnel.net.nursery import open_collapsing_nursery
 
 
 async def fail(error):

@@ -1,4 +1,4 @@
-"""Local ports that lead to other clients' proxies: whoever connects to one is a guest there."""
+"""Local ports that lead to other clients' proxies: what connects to one is a visitor there."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ import trio
 from trio_util import AsyncValue
 
 from tunnel import limits
-from tunnel.client.proving import ProvingEndpoint
-from tunnel.config import VisitorConfig
+from tunnel.client.visit_auth import ProvingEndpoint
 from tunnel.model import Address, ResetCode
 from tunnel.net.carrier import CarriedConnection
 from tunnel.net.link import Link
@@ -39,7 +38,7 @@ _REMEDIES = {
     errno.EACCES: "take a bind_port of 1024 or more, or give this program the right to a lower one",
     errno.EADDRNOTAVAIL: "change bind_addr to an address of this machine",
 }
-#: What not the service ends a guest's stream with.
+#: What a visitor's stream is ended with by the server or the owner, and not by the service.
 _REFUSALS = {
     ResetCode.AWAY,
     ResetCode.NOT_ALLOWED,
@@ -51,13 +50,13 @@ _REFUSALS = {
 
 
 @attrs.define(eq=False)
-class LocalVisitor:
+class VisitPort:
     """Another client's proxy, and the local port that leads there.
 
     Args:
       name: the proxy's name.
       publish_port: the proxy's; 0 for the only one of that name.
-      bind_addr, bind_port: where guests connect to.
+      bind_addr, bind_port: where visitors connect to.
       owner: the name of the client that must have it; empty for any.
       visit_key: from the secret that both clients know; None if there is none.
     """
@@ -71,7 +70,7 @@ class LocalVisitor:
     counters: Counters = attrs.field(factory=Counters, init=False)
     #: Where it listens now.
     addresses: tuple[Address, ...] = attrs.field(default=(), init=False)
-    #: The local address, while whoever connects there reaches the proxy; else None.
+    #: The local address, while a connection to it reaches the proxy; else None.
     reach: AsyncValue[Address | None] = attrs.field(factory=lambda: AsyncValue(None), init=False)
     #: What the server said last of the proxy, in this session.
     _target: AsyncValue[Target | None] = attrs.field(factory=lambda: AsyncValue(None), init=False)
@@ -86,10 +85,10 @@ class LocalVisitor:
         """What the server is asked for."""
         return VisitorRequest(number, self.name, self.publish_port, self.owner)
 
-    def told(self, notice: Target) -> None:
-        """What has become of the proxy, by the server."""
+    def on_notice(self, notice: Target) -> None:
+        """The server says what has become of the proxy."""
         before, self._target.value = self._target.value, notice
-        self._look()
+        self._update_reach()
         if before is not None and attrs.evolve(before, nonce=notice.nonce) == notice:
             return  # as it was, only to be visited with another proof
         if notice.reason:
@@ -100,12 +99,12 @@ class LocalVisitor:
             logger.info("Target present", extra=extra)
 
     async def serve(self, number: int, link: Link, name: str) -> None:
-        """Own the local port, and let guests in, until cancelled: then the port is free.
+        """Own the local port, and let visitors in, until cancelled: then the port is free.
 
         Args:
-          number: what the server knows the visitor by.
-          link: the way to it.
-          name: what it calls this client.
+          number: the id that the server knows this port by.
+          link: to the server.
+          name: what the server calls this client.
         """
         listeners: list[socket.socket] = []
         try:
@@ -113,32 +112,32 @@ class LocalVisitor:
             self.addresses = tuple(map(own_address, listeners))
             where = ", ".join(map(str, self.addresses))
             logger.info("Visitor ready", extra={"proxy": self.name, "address": where})
-            self._look()
+            self._update_reach()
             async with trio.open_nursery() as nursery:
                 for listener in listeners:
                     nursery.start_soon(self._accept, listener, number, link, name)
         finally:
             self.addresses, self._target.value = (), None
-            self._look()
+            self._update_reach()
             close_all(listeners)
 
-    def _look(self) -> None:
+    def _update_reach(self) -> None:
         self.reach.value = self.addresses[0] if self.addresses and self.owned_by else None
 
     async def _bind(self) -> list[socket.socket]:
-        """Listen as soon as the port is free; what is in the way is said once."""
-        pause, said = limits.BIND_RETRY_FIRST, False
+        """Listen as soon as the port is free; what is in the way is logged once."""
+        pause, logged = limits.BIND_RETRY_FIRST, False
         while True:
             try:
                 return open_listeners(self.bind_addr, self.bind_port)
             except OSError as error:
-                if not said:
-                    said = True
-                    self._say_busy(error)
+                if not logged:
+                    logged = True
+                    self._log_busy(error)
             await trio.sleep(pause)
             pause = min(2 * pause, limits.BIND_RETRY_LAST)
 
-    def _say_busy(self, error: OSError) -> None:
+    def _log_busy(self, error: OSError) -> None:
         logger.warning(
             "Visitor cannot listen",
             extra={
@@ -159,8 +158,8 @@ class LocalVisitor:
             await wait_connection(listener)
             await link.wait_can_open()
             try:
-                for guest, source in accept_burst(listener):
-                    self._admit(guest, source, number, link, name)
+                for visitor, source in accept_burst(listener):
+                    self._admit(visitor, source, number, link, name)
                     if not link.can_open():
                         break
                 link.carrier.look()
@@ -172,17 +171,17 @@ class LocalVisitor:
                 shortage.over()
 
     def _admit(
-        self, guest: socket.socket, source: Address, number: int, link: Link, name: str
+        self, visitor: socket.socket, source: Address, number: int, link: Link, name: str
     ) -> None:
         try:
-            destination = own_address(guest)
+            destination = own_address(visitor)
         except OSError:
-            guest.close()  # it has gone already
+            visitor.close()  # it has gone already
             return
         connection = random.randbytes(8)  # noqa: S311  # not a secret: all logs have it
         target = self._target.value
         if self.visit_key is not None and target is not None and target.owner and not target.nonce:
-            self._turn_away(guest, connection, target)
+            self._turn_away(visitor, connection, target)
             return
         proof, expected = self._proofs(target, name)
         stream_id = link.open_stream()
@@ -195,9 +194,9 @@ class LocalVisitor:
             on_end=lambda code: self._ended(connection, code, target),
         )
         if expected:
-            ProvingEndpoint(link, stream_id, guest, visit, expected).begin()
+            ProvingEndpoint(link, stream_id, visitor, visit, expected).begin()
         else:
-            link.carrier.adopt(guest, stream_id, visit)
+            link.carrier.adopt(visitor, stream_id, visit)
 
     def _proofs(self, target: Target | None, name: str) -> tuple[bytes, bytes]:
         """This client's nonce and proof, and what the owner's is to be; empty without a secret."""
@@ -205,27 +204,28 @@ class LocalVisitor:
             return b"", b""
         nonce = secrets.token_bytes(VISIT_NONCE_SIZE)
         if target is None or not target.nonce:
-            return b"", nonce  # the server says no, and in its log why; nobody can prove anything
+            # The server refuses the visitor, and logs why: there is no proof that would be right.
+            return b"", nonce
         about = VisitTranscript(target.owner, self.name, target.port, name, target.nonce, nonce)
         return nonce + about.visit_proof(self.visit_key), about.visited_proof(self.visit_key)
 
-    # --- Whom the owner, or the server, does not let in --------------------------------------
+    # --- Visitors that the owner, or the server, refuses -------------------------------------
 
-    def _turn_away(self, guest: socket.socket, connection: bytes, target: Target) -> None:
-        """Reset a guest here: who is visited cannot prove anything."""
-        reset_on_close(guest)
-        guest.close()
+    def _turn_away(self, visitor: socket.socket, connection: bytes, target: Target) -> None:
+        """Reset a visitor here: the owner has no secret, so it cannot prove anything."""
+        reset_on_close(visitor)
+        visitor.close()
         reason = f"the proxy of {target.owner} asks for no visitor_secret, so it proves none"
         remedy = "give the proxy this visitor_secret, or take it out here"
-        self._say_refused(connection, reason, remedy)
+        self._log_refused(connection, reason, remedy)
 
     def _ended(self, connection: bytes, code: ResetCode | None, target: Target | None) -> None:
         outdated = self.visit_key is not None and target is not self._target.value
         if code == ResetCode.WRONG_SECRET and outdated:
-            self._say_refused(connection, "the owner has begun anew, and wants another proof")
+            self._log_refused(connection, "the owner has begun anew, and wants another proof")
         elif code in _REFUSALS:
             away = target.reason if target is not None and code == ResetCode.AWAY else ""
-            self._say_refused(connection, away or code.text, self._remedy(code))
+            self._log_refused(connection, away or code.text, self._remedy(code))
 
     def _remedy(self, code: ResetCode) -> str:
         if code == ResetCode.UNPROVED:
@@ -236,22 +236,10 @@ class LocalVisitor:
             return "set visitor_secret in [[visitors]]: the proxy has one"
         return "visitor_secret must be the same in [[visitors]] and at the proxy"
 
-    def _say_refused(self, connection: bytes, reason: str, remedy: str = "") -> None:
-        """Say why a guest was not let in; not too often, for guests could fill the log."""
+    def _log_refused(self, connection: bytes, reason: str, remedy: str = "") -> None:
+        """Log why a visitor was refused; not too often, for visitors could fill the log."""
         now = trio.current_time()
         if now >= self._quiet_until:
             self._quiet_until = now + limits.LOCAL_COMPLAINT_INTERVAL
             extra = {"proxy": self.name, "connection": connection.hex(), "reason": reason}
             logger.warning("Visit refused", extra=extra | ({"remedy": remedy} if remedy else {}))
-
-
-def make_visitor(config: VisitorConfig, visit_key: bytes | None) -> LocalVisitor:
-    """A visitor of the configuration, that does not listen yet; with the key of its secret."""
-    return LocalVisitor(
-        config.name,
-        config.publish_port,
-        config.bind_addr,
-        config.bind_port,
-        config.owner or "",
-        visit_key=visit_key,
-    )
