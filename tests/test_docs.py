@@ -147,3 +147,13 @@ def test_a_wrong_command_is_noticed(line):
 def test_a_broken_link_is_noticed():
     text = "[a](docs/design.md) [b](docs/nowhere.md) [c](#install) [d](#nowhere) [e](https://x.y/)"
     assert broken_links(READMES[0], text) == ["docs/nowhere.md", "#nowhere"]
+
+
+@pytest.mark.parametrize("page", ["design.md", "protocol.md", "security.md", "reliability.md"])
+def test_modules_that_a_page_names_exist(page):
+    """Written `server/session.py`, below the package, or `tests/…`, below the project."""
+    named = set(re.findall(r"`([a-z_]+(?:/[a-z_]+)+\.py)`", (ROOT / "docs" / page).read_text()))
+    missing = [
+        name for name in named if not any((top / name).exists() for top in (ROOT, ROOT / "tunnel"))
+    ]
+    assert missing == []
