@@ -25,17 +25,22 @@ def figures(longest=1, circles=()):
 
 
 @pytest.fixture
-def measured(monkeypatch, tmp_path):
+def measured(monkeypatch):
     """Has `--figures` find those that are set in this list: before, and now."""
     found = []
     monkeypatch.setattr(command, "measure", lambda _: found.pop(0))
+    return found
+
+
+@pytest.fixture(autouse=True)
+def no_history(monkeypatch, tmp_path):
+    """Every commit is an empty directory: there need not be a history."""
 
     @contextmanager
     def nothing(*_):
         yield tmp_path
 
     monkeypatch.setattr(command, "checkout", nothing)
-    return found
 
 
 @pytest.mark.parametrize(
