@@ -20,8 +20,6 @@ FAST = ["test", "compiled", "interop", "docs"]
 @pytest.fixture
 def ci(tmp_path):
     """Runs .ci/run in a directory of its own; its exit code, and what it printed."""
-    if not (ROOT / ".ci" / "run").exists():
-        pytest.skip("the source distribution has no .ci")
     program = tmp_path / ".ci" / "run"
     program.parent.mkdir()
     shutil.copy(ROOT / ".ci" / "run", program)

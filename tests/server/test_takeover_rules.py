@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from tests.rig import world
+from tests.rig import is_free, world
 from tests.server.rig import Place, place, read_to_the_end
 from tunnel import limits
 from tunnel.client.session import hold_session
@@ -188,6 +188,30 @@ async def test_a_session_that_still_binds_its_ports_is_taken_over_at_once(certif
         assert not said(there, "Client disconnected")
         assert len(said(there, "Client connected")) == 2  # the silent one, and the newcomer
         for stream in (silent, former, newcomer):
+            stream.abort()
+
+
+async def test_a_server_that_drains_while_a_session_still_binds_its_ports(
+    certificate, monkeypatch, autojump_clock
+):
+    """The session begins, finds that the server stops, and ends within the grace."""
+    monkeypatch.setattr(limits, "PROBE_SHORTEST", 5.0)
+    async with world(certificate) as tunnel:
+        handle = await tunnel.start_server(shutdown_grace=3.0)
+        there = Place(tunnel, None)
+        silent, port = await holding_a_port(there)
+        binding, handshake = await authenticated(there, attempt=1)
+        await binding.send_all(handshake.configure((ProxyRequest("web", "127.0.0.1", port),)))
+        while ID not in {owner.client_id for owner in tunnel.server.registry._sessions}:
+            await trio.lowlevel.checkpoint()
+        await wait_all_tasks_blocked()  # it asks the silent one for a sign of life
+        owners = tuple(tunnel.server.registry._sessions.values())
+        handle.drain()
+        with trio.fail_after(60):
+            for session in owners:
+                await session.gone.wait()
+        assert is_free(Address("127.0.0.1", port))
+        for stream in (silent, binding):
             stream.abort()
 
 

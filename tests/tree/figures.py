@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import ast
 import io
-import statistics
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import attrs
@@ -34,6 +33,7 @@ class Figures:
       code: lines with code on them, docstrings not counted.
       prose: lines of docstrings, and lines with nothing but a comment.
       functions: the lengths of all functions in lines, from `def` to the last, shortest first.
+      bodies: the same without their docstrings.
       circles: sets of modules that import each other.
     """
 
@@ -42,6 +42,7 @@ class Figures:
     code: int
     prose: int
     functions: tuple[int, ...]
+    bodies: tuple[int, ...]
     circles: frozenset[frozenset[str]]
 
     @property
@@ -49,26 +50,22 @@ class Figures:
         """Lines of prose for each line of code."""
         return self.prose / self.code
 
-    @property
-    def median(self) -> float:
-        """How long a function is, half of them being longer."""
-        return statistics.median(self.functions)
 
-    @property
-    def percentile90(self) -> int:
-        """How long a function is, a tenth of them being longer (the nearest rank)."""
-        return self.functions[-(-len(self.functions) * 9 // 10) - 1]
-
-    @property
-    def longest(self) -> int:
-        """How long the longest function is."""
-        return self.functions[-1]
+def percentile90(lengths: Sequence[int]) -> int:
+    """The length, of these in order, that a tenth of them exceeds (the nearest rank)."""
+    return lengths[-(-len(lengths) * 9 // 10) - 1]
 
 
 def measure(root: Path) -> Figures:
     """The figures of the package in this directory."""
     texts = [path.read_text() for path in sorted(root.rglob("*.py"))]
     trees = [ast.parse(text) for text in texts]
+    functions = [
+        node
+        for tree in trees
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
     prose = [_docstring_lines(tree) for tree in trees]
     code = [_code_lines(text) for text in texts]
     comments = [_comment_lines(text) for text in texts]
@@ -78,27 +75,35 @@ def measure(root: Path) -> Figures:
         sum(len(lines - of_prose) for lines, of_prose in zip(code, prose, strict=True)),
         sum(map(len, prose))
         + sum(len(lines - of_code) for lines, of_code in zip(comments, code, strict=True)),
-        tuple(sorted(length for tree in trees for length in _function_lengths(tree))),
+        tuple(sorted(map(_length, functions))),
+        tuple(sorted(_length(function) - len(_docstring(function)) for function in functions)),
         frozenset(circles(import_graph(root))),
     )
 
 
-def _function_lengths(tree: ast.AST) -> Iterator[int]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            assert node.end_lineno is not None
-            yield node.end_lineno - node.lineno + 1
+def _length(function: ast.stmt) -> int:
+    assert function.end_lineno is not None
+    return function.end_lineno - function.lineno + 1
 
 
 def _docstring_lines(tree: ast.AST) -> set[int]:
-    found: set[int] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            match node.body:
-                case [ast.Expr(value=ast.Constant(value=str())) as text, *_]:
-                    assert text.end_lineno is not None
-                    found |= set(range(text.lineno, text.end_lineno + 1))
-    return found
+    return {
+        line
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        for line in _docstring(node)
+    }
+
+
+def _docstring(
+    node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef,
+) -> range:
+    """The lines of its docstring; none if it has no docstring."""
+    match node.body:
+        case [ast.Expr(value=ast.Constant(value=str())) as text, *_]:
+            assert text.end_lineno is not None
+            return range(text.lineno, text.end_lineno + 1)
+    return range(0)
 
 
 def _code_lines(text: str) -> set[int]:

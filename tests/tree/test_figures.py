@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from tests.tree.figures import Figures, measure
+from tests.tree.figures import measure, percentile90
 
 ONE = '''"""A module.
 
@@ -49,15 +49,11 @@ def test_lines_of_code_and_of_prose(tmp_path):
 def test_functions_and_circles(tmp_path):
     found = measure(package(tmp_path, one=ONE, two=TWO, three=THREE))
     assert found.functions == (2, 2, 6)
+    assert found.bodies == (2, 2, 5)
     assert found.circles == {frozenset({"package.two", "package.three"})}
 
 
-def figures(*functions):
-    return Figures(1, 1, 1, 1, functions, frozenset())
-
-
 def test_the_90th_percentile_is_the_nearest_rank():
-    assert figures(*range(1, 11)).percentile90 == 9
-    assert figures(*range(1, 12)).percentile90 == 10
-    assert figures(7).percentile90 == 7
-    assert (figures(1, 2, 9).median, figures(1, 2, 9).longest) == (2, 9)
+    assert percentile90(range(1, 11)) == 9
+    assert percentile90(range(1, 12)) == 10
+    assert percentile90([7]) == 7

@@ -68,6 +68,7 @@ async def serve_proxy(
                 with contextlib.suppress(OSError):
                     opened.enter_context(entry.open(proxies.rules))
                     published = True
+                if published:
                     proxies.answer(proxy, None)
                     proxies.tell(proxy)
             if published:

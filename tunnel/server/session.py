@@ -59,9 +59,10 @@ async def serve_client(transport: Transport, server: Server, stranger: Stranger)
         async with server.registry.registered(session.registration, deadline):
             async with trio.open_nursery() as nursery:
                 with trio.fail_at(deadline), session.setup:
-                    await nursery.start(_attend, session, server, nursery)
                     for proxy in in_order(session.proxies):
                         await nursery.start(serve_proxy, proxy, session.proxies)
+                    # Not before: what withdraws a proxy must not come while it is started.
+                    await nursery.start(_attend, session, server, nursery)
                     await tls.send_all(handshake.configured(session.proxies.answers()))
                 if session.evicted is not None:
                     raise SetupEnded(session.evicted.reason, session.evicted.text)
