@@ -84,7 +84,7 @@ def tables(server) -> Counter[str]:
     strangers = server.strangers
     places = {
         "registry": server.registry,
-        "strangers": strangers._crowds,
+        "strangers": strangers._waiting,
         "crowd": server.admission.networks,
     }
     sizes = Counter(
