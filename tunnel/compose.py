@@ -40,9 +40,10 @@ from tunnel.protocol.proofs import visit_key
 from tunnel.server.admission import Judge
 from tunnel.server.certificate import CertificateFiles, CertificateKeeper
 from tunnel.server.identity import Identities, Identity
+from tunnel.server.policy import Policy
 from tunnel.server.ratelimit import Rate
 from tunnel.server.rules import Rules
-from tunnel.server.state import Policy, Server
+from tunnel.server.state import Server
 
 # --- The server -------------------------------------------------------------------------------
 
