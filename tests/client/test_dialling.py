@@ -12,8 +12,7 @@ from trio.testing import wait_all_tasks_blocked
 from tests.net.rig import OWN, Accepting, make_contexts, socket_transports, tls_pair
 from tunnel import limits
 from tunnel.client import proxy as proxy_module
-from tunnel.client.dialling import accept_visitors
-from tunnel.client.proxy import LocalProxy
+from tunnel.client.proxy import DiallingEndpoint, LocalProxy
 from tunnel.client.settings import ProxySpec
 from tunnel.eventlog import logged_events
 from tunnel.events import EventStream, VisitorClosed
@@ -84,7 +83,10 @@ async def ends(contexts, proxy, carrier=None, told_of=None):
     """A server's link, and a client's that publishes `proxy`."""
     client_tls, server_tls = await tls_pair(contexts, socket_transports)
     with telling(told_of) as events:
-        accept = accept_visitors({PROXY_ID: proxy}, events)
+
+        def accept(link, stream_id):
+            return DiallingEndpoint(link, stream_id, {PROXY_ID: proxy}, events)
+
         client = Link(client_tls, Role.CLIENT, OWN, accept, carrier=carrier)
         server = Link(server_tls, Role.SERVER, OWN, Accepting(), carrier=carrier)
         async with trio.open_nursery() as nursery:
@@ -367,8 +369,8 @@ async def test_a_service_that_comes_and_goes_is_not_a_line_each_time(caplog, aut
     async with trio.open_nursery() as nursery:
         await nursery.start(proxy.serve, logged_events())
         for _ in range(5):
-            proxy._complain(OSError(111, "Connection refused"))
-            proxy._complained = False  # as if the next visitor were lucky
+            proxy._on_unreachable(OSError(111, "Connection refused"))
+            proxy._unreachable = False  # as if the next visitor were lucky
             await trio.sleep(limits.LOCAL_COMPLAINT_INTERVAL / 2)
         nursery.cancel_scope.cancel()
     assert len(caplog.records) == 3

@@ -12,7 +12,17 @@ from tunnel.client.run import run_client
 from tunnel.client.settings import ClientSettings, ProxySpec
 from tunnel.client.state import Client
 from tunnel.errors import LinkLost, Refused, RemoteProtocolError
-from tunnel.events import End, EndReason
+from tunnel.events import (
+    ClientStopped,
+    Connected,
+    Connecting,
+    ConnectionLost,
+    End,
+    EndReason,
+    EventStream,
+    Reconnecting,
+    RefusedByServer,
+)
 from tunnel.net.clock import SleepDetector
 from tunnel.protocol.keys import derive, generate_key
 from tunnel.views import ClientState
@@ -55,9 +65,10 @@ class Script:
 KEYS = derive(generate_key(secrets.token_bytes(32)))
 
 
-def make_client(**settings):
+def make_client(*, events=None, **settings):
     proxies = (LocalProxy(ProxySpec("web", "*", 80, "127.0.0.1", 80)),)
-    return Client(ClientSettings(None, KEYS, "tests", **settings), "00" * 16, proxies)
+    told = {} if events is None else {"events": events}
+    return Client(ClientSettings(None, KEYS, "tests", **settings), "00" * 16, proxies, **told)
 
 
 @pytest.fixture
@@ -242,3 +253,37 @@ async def test_a_delay_that_is_reloaded_holds_from_the_next_wait(autojump_clock,
         await script.played.wait()
         nursery.cancel_scope.cancel()
     assert script.pauses == pytest.approx([5.0, 40.0, 40.0])
+
+
+async def test_what_happens_is_told_as_typed_events(autojump_clock, monkeypatch):
+    things = [
+        trio.TooSlowError(),
+        RemoteProtocolError("nonsense"),
+        trio.BrokenResourceError("reset"),
+        Refused("limit", "come later"),
+        0.0,
+    ]
+    monkeypatch.setattr("tunnel.client.run.hold_session", script := Script(things))
+    seen = []
+    client = make_client(events=EventStream(seen.append))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(run_client, client)
+        await script.played.wait()
+        nursery.cancel_scope.cancel()
+    assert [event.end.reason for event in seen if isinstance(event, ConnectionLost)] == [
+        EndReason.TOO_SLOW,
+        EndReason.PROTOCOL,
+        EndReason.OTHER,
+        EndReason.CUT,
+    ]
+    [refused] = [event for event in seen if isinstance(event, RefusedByServer)]
+    assert (refused.code, refused.reason) == ("limit", "come later")
+    assert [type(event) for event in seen[-5:]] == [
+        Connected,
+        ConnectionLost,
+        Reconnecting,
+        Connecting,
+        ClientStopped,
+    ]
+    assert seen[-5:-4] == [Connected(0, 1)]
+    assert seen[-3:] == [Reconnecting(5.0), Connecting(6), ClientStopped()]

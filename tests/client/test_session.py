@@ -86,6 +86,7 @@ async def against(contexts, play):
     with pytest.raises(trio.ClosedResourceError):
         await one.receive_into(memoryview(bytearray(1)))
     assert all(proxy._nursery is None and not proxy.addresses for proxy in client.proxies)
+    assert all(proxy.status.value is None and not proxy.guard.nonce for proxy in client.proxies)
     stream.abort()
 
 
@@ -163,3 +164,24 @@ async def test_what_is_published_and_remembered(contexts, caplog):
     assert [(want.name, want.publish_port) for want in asked[0]] == [("web", 80), ("any", 0)]
     [rejection] = [r for r in caplog.records if r.getMessage() == "Proxy rejected"]
     assert (rejection.proxy, rejection.code, rejection.reason) == ("web", "in_use", "busy")
+
+
+async def test_what_was_withdrawn_before_the_server_is_asked_is_not_asked_for(contexts):
+    asked = []
+
+    async def play(server):
+        await server.tls.do_handshake()
+        client.proxies = client.proxies[1:]
+        await server.tls.send_all(server.handshake.challenge())
+        await next_event(server.handshake, server.tls)
+        await server.tls.send_all(server.handshake.accept(name="tests"))
+        wanted = await next_event(server.handshake, server.tls)
+        asked.extend(it.name for it in wanted.proxies)
+        await server.tls.send_all(server.handshake.configured((Bound(0, (ADDRESS,)),)))
+        await server.tls.aclose()
+
+    async with against(contexts, play) as client:
+        withdrawn, _ = client.proxies
+        await hold_session(client, 1, lambda: None)
+        assert withdrawn.status.value is None
+    assert asked == ["any"]

@@ -10,8 +10,7 @@ import attrs
 import trio
 
 from tunnel import limits
-from tunnel.client.dialling import DiallingEndpoint
-from tunnel.client.proxy import LocalProxy
+from tunnel.client.proxy import DiallingEndpoint, LocalProxy
 from tunnel.model import Address, ResetCode
 from tunnel.net.carrier import CarriedConnection, Carrier
 from tunnel.net.muxstream import MuxStream
@@ -42,7 +41,7 @@ Handler: TypeAlias = Callable[[trio.abc.HalfCloseableStream, Peer], Awaitable[ob
 
 @attrs.define(eq=False)
 class HandledProxy(LocalProxy):
-    """The same with a handler in place of a local service.
+    """A proxy of this client with a handler in the place of a local service.
 
     Each visitor is a stream, given to the handler in a task of its own. When the handler returns
     the stream is closed; when it raises, or is cancelled, that connection is reset.
@@ -59,7 +58,7 @@ class HandledProxy(LocalProxy):
         name = getattr(self.handler, "__qualname__", None) or type(self.handler).__qualname__
         return f"handler {name}"
 
-    def _receive(
+    def _serve_visitor(
         self, endpoint: DiallingEndpoint, preamble: Preamble, _nursery: trio.Nursery
     ) -> None:
         if self.handlers is None:
@@ -68,21 +67,22 @@ class HandledProxy(LocalProxy):
             endpoint.refuse(ResetCode.LIMIT)  # handlers may outlive their visitors
         else:
             connection = preamble.connection_id.hex()
-            visit = CarriedConnection(self.name, connection, self.counters, ResetCode.LOCAL_RESET)
+            carried = endpoint.with_account(
+                CarriedConnection(self.name, connection, self.counters, ResetCode.LOCAL_RESET)
+            )
             stream = _stream(endpoint)
-            visit = endpoint.audited(visit)
-            stream.counters = visit.counters
+            stream.counters = carried.counters
             peer = Peer(preamble.source, preamble.guest, connection, preamble.destination)
-            self.handlers.start_soon(self._serve, stream, peer, visit, endpoint.link.carrier)
+            self.handlers.start_soon(self._serve, stream, peer, carried, endpoint.link.carrier)
 
     async def _serve(
-        self, stream: MuxStream, peer: Peer, visit: CarriedConnection, carrier: Carrier
+        self, stream: MuxStream, peer: Peer, carried: CarriedConnection, carrier: Carrier
     ) -> None:
         """One visitor, from here to its end."""
         code: ResetCode | None = ResetCode.CANCELLED
         self._running += 1
         carrier.started()
-        visit.begin()
+        carried.begin()
         try:
             code = await self._handle(stream, peer)
         finally:
@@ -91,7 +91,7 @@ class HandledProxy(LocalProxy):
             elif not stream.closed:
                 stream.reset(code)
             carrier.ended()
-            visit.end(code)
+            carried.end(code)
             self._running -= 1
 
     async def _handle(self, stream: MuxStream, peer: Peer) -> ResetCode | None:

@@ -1,4 +1,4 @@
-"""One proxy as the client keeps it: what is published, and the local service behind it."""
+"""One proxy as the client keeps it: what is published, and the way to the service behind it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import logging
 import math
 import socket
 import time
+from collections.abc import Mapping
 from typing import Final, Literal, TypeAlias
 
 import attrs
@@ -15,7 +16,6 @@ import trio
 from trio_util import AsyncValue
 
 from tunnel import limits
-from tunnel.client.dialling import DiallingEndpoint
 from tunnel.client.settings import UNIX, ProxySpec
 from tunnel.client.visit_auth import Guard
 from tunnel.errors import RemoteProtocolError
@@ -26,6 +26,7 @@ from tunnel.events import (
     OwnProxyRejected,
 )
 from tunnel.model import Address, ResetCode, within
+from tunnel.net.account import Account
 from tunnel.net.carrier import CarriedConnection
 from tunnel.net.dial import (
     begin_connect,
@@ -34,6 +35,8 @@ from tunnel.net.dial import (
     connect_unix,
     finish_connect,
 )
+from tunnel.net.incoming import IncomingEndpoint
+from tunnel.net.link import Link
 from tunnel.net.transport import keep_alive
 from tunnel.protocol.messages import Bound, ProxyRequest, Rejected
 from tunnel.protocol.preamble import Preamble, proxy_v1, proxy_v2
@@ -66,11 +69,11 @@ class LocalProxy:
     preferred_port: int = attrs.field(default=0, init=False)
     #: What is asked of visitors through other clients.
     guard: Guard = attrs.field(init=False)
-    #: Of the session that it is served in.
+    #: Of the session that it is served in; nobody subscribes before that.
     _events: EventStream = attrs.field(factory=EventStream, init=False)
     _nursery: trio.Nursery | None = attrs.field(default=None, init=False)
     _retired: trio.Event = attrs.field(factory=trio.Event, init=False)
-    _complained: bool = attrs.field(default=False, init=False)
+    _unreachable: bool = attrs.field(default=False, init=False)
     _quiet_until: float = attrs.field(default=-math.inf, init=False)
     _refusals_quiet_until: float = attrs.field(default=-math.inf, init=False)
     _warned: bool = attrs.field(default=False, init=False)
@@ -89,7 +92,7 @@ class LocalProxy:
         """
         self.spec = spec
         self.guard.update(spec.visit_key)
-        self._complained = False
+        self._unreachable = False
 
     @property
     def name(self) -> str:
@@ -208,8 +211,13 @@ class LocalProxy:
         """Have `serve` take no new visitors: the proxy is no longer published."""
         self._retired.set()
 
-    def visit(self, endpoint: DiallingEndpoint, preamble: Preamble) -> None:
-        """A visitor has come: connect to the local service, at once if it answers at once."""
+    def on_visitor(self, endpoint: DiallingEndpoint, preamble: Preamble) -> None:
+        """A visitor has come: connect it to the local service, at once if that answers at once.
+
+        Args:
+          endpoint: its stream; connected or refused in the end. The caller flushes the link.
+          preamble: who it is, as the server says.
+        """
         if self._nursery is None:
             endpoint.refuse(ResetCode.CANCELLED)
             return
@@ -219,7 +227,7 @@ class LocalProxy:
             self._refuse_visit(endpoint, preamble, ResetCode.NOT_ALLOWED, reason)
             return
         if self.spec.networks and not within(preamble.source.host, self.spec.networks):
-            self._turn_away(endpoint, preamble)
+            self._refuse_network(endpoint, preamble)
             return
         if preamble.guest is not None and self.guard.asks:
             answer = self.guard.answer(self.name, self.spec.publish_port, preamble)
@@ -227,7 +235,7 @@ class LocalProxy:
                 self._refuse_visit(endpoint, preamble, ResetCode.WRONG_SECRET, answer)
                 return
             endpoint.link.send(endpoint.stream_id, answer)
-        self._receive(endpoint, preamble, self._nursery)
+        self._serve_visitor(endpoint, preamble, self._nursery)
 
     def _may_visit(self, preamble: Preamble) -> bool:
         """True if it comes through a client that may visit; a name that one chose is no proof."""
@@ -256,10 +264,10 @@ class LocalProxy:
                 },
             )
 
-    def _receive(
+    def _serve_visitor(
         self, endpoint: DiallingEndpoint, preamble: Preamble, nursery: trio.Nursery
     ) -> None:
-        """A visitor that is let in has come."""
+        """Connect a visitor that is let in."""
         sock, connected = self._dial_at_once()
         if sock is not None and connected:
             self._hand_over(sock, endpoint, preamble)
@@ -273,7 +281,7 @@ class LocalProxy:
                 return begin_connect(self.spec.local_addr, self.spec.local_port)
         return None, False
 
-    def _turn_away(self, endpoint: DiallingEndpoint, preamble: Preamble) -> None:
+    def _refuse_network(self, endpoint: DiallingEndpoint, preamble: Preamble) -> None:
         """Reset a visitor that the server should have refused: it does not know `allow_from`."""
         endpoint.refuse(ResetCode.NOT_ALLOWED)
         if not self._warned:
@@ -316,7 +324,7 @@ class LocalProxy:
                 with trio.fail_after(limits.LOCAL_CONNECT_TIMEOUT):
                     return await self._dial(begun)
             except (OSError, trio.TooSlowError) as error:
-                self._complain(error)
+                self._on_unreachable(error)
                 code = _reset_code(error)
                 begun = None
         return code
@@ -334,7 +342,7 @@ class LocalProxy:
     def _hand_over(
         self, sock: socket.socket, endpoint: DiallingEndpoint, preamble: Preamble
     ) -> None:
-        self._complained = False
+        self._unreachable = False
         if not self.spec.is_near:
             keep_alive(sock)
         if self.spec.proxy_protocol is not None:
@@ -346,16 +354,16 @@ class LocalProxy:
                 sock.close()
                 endpoint.refuse(ResetCode.LOCAL_RESET)
                 return
-        visit = CarriedConnection(
+        connection = CarriedConnection(
             self.name, preamble.connection_id.hex(), self.counters, ResetCode.LOCAL_RESET
         )
-        endpoint.connected(sock, visit)
+        endpoint.connected(sock, connection)
 
-    def _complain(self, error: Exception) -> None:
+    def _on_unreachable(self, error: Exception) -> None:
         """Tell it once, until it works again, and not too often: visitors could fill the log."""
         now = trio.current_time()
-        if not self._complained and now >= self._quiet_until:
-            self._complained = True
+        if not self._unreachable and now >= self._quiet_until:
+            self._unreachable = True
             self._quiet_until = now + limits.LOCAL_COMPLAINT_INTERVAL
             reason = getattr(error, "strerror", None) or str(error) or "no answer"
             self._events.emit(LocalServiceUnreachable(self.name, self.target, reason))
@@ -367,3 +375,81 @@ def _reset_code(error: Exception) -> ResetCode:
     if getattr(error, "errno", None) == errno.ECONNREFUSED:
         return ResetCode.LOCAL_REFUSED
     return ResetCode.LOCAL_UNREACHABLE
+
+
+class DiallingEndpoint(IncomingEndpoint):
+    """A visitor's stream while its local connection is being made: parks what comes.
+
+    Args:
+      link: whose stream it is.
+      stream_id: the stream, which the server has opened.
+      proxies: by the ids that the server knows them by.
+      events: told of the visitor, if somebody subscribed to visitors.
+    """
+
+    __slots__ = ("_account", "_events", "_proxies", "_scope")
+
+    def __init__(
+        self,
+        link: Link,
+        stream_id: int,
+        proxies: Mapping[int, LocalProxy],
+        events: EventStream,
+    ) -> None:
+        super().__init__(link, stream_id)
+        self._proxies = proxies
+        self._events = events
+        self._account: Account | None = None
+        self._scope: trio.CancelScope | None = None
+
+    def waiting(self) -> trio.CancelScope:
+        """A scope for the task that makes the connection: cancelled when the visitor goes."""
+        self._scope = trio.CancelScope()
+        return self._scope
+
+    def preamble_received(self, preamble: Preamble) -> None:
+        """See `IncomingEndpoint`."""
+        # By the id alone, to what this client's own file says: never to an address from the wire.
+        number = preamble.proxy_id
+        proxy = None if number is None else self._proxies.get(number)
+        if self._events.wants_visitors:
+            self._account = _account(self._events, proxy, preamble)
+        if proxy is None:
+            self.refuse(ResetCode.UNKNOWN_PROXY)
+        else:
+            proxy.on_visitor(self, preamble)
+
+    def reset(self, code: int) -> None:
+        """See `Endpoint`."""
+        if self._scope is not None:
+            self._scope.cancel()
+        if self._account is not None:
+            self._account.close(ResetCode.of(code))
+
+    def refuse(self, code: ResetCode) -> None:
+        """There will be no connection: a reset before any byte. Flush the link after it."""
+        super().refuse(code)
+        if self._account is not None:
+            self._account.close(code)
+
+    def connected(self, sock: socket.socket, connection: CarriedConnection) -> None:
+        """There is one: the carrier takes over, with what is parked. Flush the link after it."""
+        self.link.carrier.adopt(
+            sock,
+            self.stream_id,
+            self.with_account(connection),
+            parked=self.parked,
+            finished=self.finished,
+        )
+
+    def with_account(self, connection: CarriedConnection) -> CarriedConnection:
+        """The same for what carries it, with its bytes and its end told if that is wanted."""
+        if self._account is not None:
+            connection.counters, connection.on_end = self._account, self._account.close
+        return connection
+
+
+def _account(events: EventStream, proxy: LocalProxy | None, preamble: Preamble) -> Account:
+    name, counters = ("", Counters()) if proxy is None else (proxy.name, proxy.counters)
+    connection = preamble.connection_id.hex()
+    return Account(events, name, "", connection, preamble.source, counters, published_here=False)

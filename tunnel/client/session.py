@@ -12,7 +12,7 @@ import trio
 from tunnel.client.dial import certificate_remedy, leaf_hash
 from tunnel.client.state import OWN, Agreement, Client, ClientSession
 from tunnel.errors import LinkLost
-from tunnel.events import End
+from tunnel.events import End, EndReason
 from tunnel.net.framed import next_event
 from tunnel.net.tls import TlsStream
 from tunnel.protocol.handshake import (
@@ -52,15 +52,18 @@ async def hold_session(client: Client, attempt: int, connected: Callable[[], Non
             agreement = await meet(tls, client, attempt)
         async with trio.open_nursery() as nursery:
             session = ClientSession(nursery, tls, client, agreement)
-            released.callback(session.release)  # behind the nursery
-            await session.start_proxies()
+            released.callback(session.release)  # once the nursery has been left
+            for proxy in session.proxies.values():
+                await nursery.start(proxy.serve, client.events)
+            session.on_answers(agreement.answers)
             with client.present(session):
                 connected()
+                nursery.start_soon(session.attend)
                 nursery.start_soon(session.serve_visit_ports)
-                nursery.start_soon(session.watch)
-                end = await session.run()
+                end = await session.link.run()
             nursery.cancel_scope.cancel()
-    return end
+    # However the connection ended: if the server has said that it stops, that is the reason.
+    return End(EndReason.STOPPED, end.text) if session.server_stopping else end
 
 
 # --- Getting to know each other ---------------------------------------------------------------

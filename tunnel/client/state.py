@@ -13,15 +13,15 @@ import attrs
 import trio
 from trio_util import AsyncValue
 
-from tunnel.client.dialling import accept_visitors
-from tunnel.client.proxy import LocalProxy
+from tunnel.client.proxy import DiallingEndpoint, LocalProxy
 from tunnel.client.settings import ClientSettings
 from tunnel.client.visit_port import VisitPort
 from tunnel.errors import RemoteProtocolError, TunnelError
 from tunnel.eventlog import logged_events
-from tunnel.events import End, EndReason, EventStream, OwnProxyRemoved, ServerStopping
+from tunnel.events import EndReason, EventStream, OwnProxyRemoved, ServerStopping
 from tunnel.net.clock import SleepDetector, sleep_while_awake
 from tunnel.net.control import Control
+from tunnel.net.endpoint import Endpoint
 from tunnel.net.link import Link
 from tunnel.net.settings import link_settings
 from tunnel.net.tls import TlsStream
@@ -161,14 +161,15 @@ class ClientSession:
         self.since = time.time()
         #: True once the server has said that it stops.
         self.server_stopping = False
-        self._proxies: dict[int, LocalProxy] = {}
+        #: By the ids that the server knows them by.
+        self.proxies: dict[int, LocalProxy] = {}
         #: What the server was asked for.
         self._requests: dict[int, ProxyRequest] = {}
         for (proxy, request), answer in zip(agreement.requests, agreement.answers, strict=True):
             self._add(answer.proxy_id, proxy, request)
-        self._next_id = max(self._proxies, default=-1) + 1
+        self._next_id = max(self.proxies, default=-1) + 1
         self._visit_ports = dict(enumerate(agreement.visit_ports))
-        self._wanted = tuple(self._proxies.values())
+        self._wanted = tuple(self.proxies.values())
         #: True while a task tells the server what is wanted.
         self._reconfiguring = False
         #: The ids that the server's next answer is about, while one is waited for.
@@ -192,21 +193,14 @@ class ClientSession:
             tls,
             Role.CLIENT,
             settings,
-            accept_visitors(self._proxies, client.events),
+            self._accept,
             carrier=client.settings.carrier,
             early=self._agreement.early,
         )
 
-    async def start_proxies(self) -> None:
-        """Have the proxies that the server was asked for take visitors, and take its answers.
-
-        Raises:
-          RemoteProtocolError: an answer does not fit what was asked.
-        """
-        for proxy in self._proxies.values():
-            await self._nursery.start(proxy.serve, self._events)
-        for answer in self._agreement.answers:
-            self._proxies[answer.proxy_id].on_answer(answer)
+    def _accept(self, link: Link, stream_id: int) -> Endpoint:
+        """Every stream that the server opens is a visitor's."""
+        return DiallingEndpoint(link, stream_id, self.proxies, self._events)
 
     async def serve_visit_ports(self) -> None:
         """Own the local ports that lead to other clients' proxies, until cancelled."""
@@ -217,13 +211,7 @@ class ClientSession:
             for number, port in self._visit_ports.items():
                 nursery.start_soon(port.serve, number, self.link, self._agreement.server.name)
 
-    async def run(self) -> End:
-        """Carry visitors until the link is lost; returns why. See `Link.run`."""
-        end = await self.link.run()
-        # However the connection ended then, the reason is that the server stopped.
-        return End(EndReason.STOPPED, end.text) if self.server_stopping else end
-
-    async def watch(self) -> None:
+    async def attend(self) -> None:
         """See to what may change meanwhile: the configuration, and whether the server is there.
 
         When this machine has slept the server is asked for a sign of life: most likely it gave up.
@@ -240,15 +228,15 @@ class ClientSession:
 
     def release(self) -> None:
         """The session is over, and every task of it has ended: no proxy belongs to it any more."""
-        for proxy in self._proxies.values():
+        for proxy in self.proxies.values():
             proxy.end_session()
 
     # --- What the server says ----------------------------------------------------------------
 
     def _on_notice(self, notice: Message | Unknown) -> None:
         match notice:
-            case Bound() | Rejected() if notice.proxy_id in self._proxies:
-                self._proxies[notice.proxy_id].on_answer(notice)
+            case Bound() | Rejected() if notice.proxy_id in self.proxies:
+                self.proxies[notice.proxy_id].on_answer(notice)
             case Reconfigured(answers):
                 self._on_reconfigured(answers)
             case Target() if notice.visitor_id in self._visit_ports:
@@ -259,12 +247,20 @@ class ClientSession:
             case _:
                 logger.debug("Notice ignored", extra={"notice": notice.kind})
 
+    def on_answers(self, answers: tuple[Bound | Rejected, ...]) -> None:
+        """The server has published proxies that it was asked for, or has not.
+
+        Raises:
+          RemoteProtocolError: an answer does not fit what was asked.
+        """
+        for answer in answers:
+            self.proxies[answer.proxy_id].on_answer(answer)
+
     def _on_reconfigured(self, answers: tuple[Bound | Rejected, ...]) -> None:
         if self._due != tuple(answer.proxy_id for answer in answers):
             raise RemoteProtocolError("reconfigured does not answer what was asked")
         self._due = None
-        for answer in answers:
-            self._proxies[answer.proxy_id].on_answer(answer)
+        self.on_answers(answers)
         self._answered.set()
 
     # --- Changes -----------------------------------------------------------------------------
@@ -313,14 +309,14 @@ class ClientSession:
 
     def _difference(self) -> tuple[int | LocalProxy, ...]:
         """The ids to remove, and the proxies that the server does not know as they are now."""
-        known = {proxy: self._requests[number] for number, proxy in self._proxies.items()}
-        removed = (number for number, proxy in self._proxies.items() if proxy not in self._wanted)
+        known = {proxy: self._requests[number] for number, proxy in self.proxies.items()}
+        removed = (number for number, proxy in self.proxies.items() if proxy not in self._wanted)
         changed = (it for it in self._wanted if known.get(it) != _comparable(it.request()))
         return *removed, *changed
 
     async def _request(self, difference: tuple[int | LocalProxy, ...]) -> None:
         """Tell the server of a difference, and wait until it is done."""
-        numbers = {proxy: number for number, proxy in self._proxies.items()}
+        numbers = {proxy: number for number, proxy in self.proxies.items()}
         removed, requests = [], []
         for item in difference:
             if isinstance(item, int):
@@ -349,12 +345,12 @@ class ClientSession:
         return number
 
     def _add(self, number: int, proxy: LocalProxy, request: ProxyRequest) -> None:
-        self._proxies[number] = proxy
+        self.proxies[number] = proxy
         self._requests[number] = _comparable(request)
         proxy.guard.on_renewal = self._ask_again
 
     def _remove(self, number: int) -> None:
-        proxy = self._proxies.pop(number)
+        proxy = self.proxies.pop(number)
         del self._requests[number]
         proxy.retire()
         proxy.end_session()

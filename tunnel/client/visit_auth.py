@@ -131,24 +131,24 @@ class ProvingEndpoint(Endpoint):
       link: whose stream it is.
       stream_id: the stream; this client's own proof is on its way.
       visitor: its connection, owned from here.
-      visit: for counting and logging; told also of an end before the beginning.
+      carried: for counting and logging; told also of an end before the beginning.
       expected: the owner's proof.
     """
 
-    __slots__ = ("_expected", "_got", "_link", "_scope", "_stream_id", "_visit", "_visitor")
+    __slots__ = ("_carried", "_expected", "_got", "_link", "_scope", "_stream_id", "_visitor")
 
     def __init__(
         self,
         link: Link,
         stream_id: int,
         visitor: socket.socket,
-        visit: CarriedConnection,
+        carried: CarriedConnection,
         expected: bytes,
     ) -> None:
         self._link = link
         self._stream_id = stream_id
         self._visitor = visitor
-        self._visit = visit
+        self._carried = carried
         self._expected = expected
         self._got = b""
         #: Of the task that waits; cancelled when there is nothing to wait for.
@@ -175,7 +175,7 @@ class ProvingEndpoint(Endpoint):
             if hmac.compare_digest(self._got, self._expected):
                 self._scope.cancel()
                 rest = bytes(data[len(proof) :])
-                self._link.carrier.adopt(self._visitor, self._stream_id, self._visit, parked=rest)
+                self._link.carrier.adopt(self._visitor, self._stream_id, self._carried, parked=rest)
             else:
                 self._refuse(ResetCode.UNPROVED)
         return len(proof)
@@ -198,5 +198,5 @@ class ProvingEndpoint(Endpoint):
     def _close(self, code: ResetCode) -> None:
         self._scope.cancel()
         self._visitor.close()
-        if self._visit.on_end is not None:
-            self._visit.on_end(code)
+        if self._carried.on_end is not None:
+            self._carried.on_end(code)

@@ -17,13 +17,7 @@ from tunnel.client.visit_auth import ProvingEndpoint
 from tunnel.model import Address, ResetCode
 from tunnel.net.carrier import CarriedConnection
 from tunnel.net.link import Link
-from tunnel.net.listen import (
-    Shortage,
-    accept_burst,
-    close_all,
-    open_listeners,
-    wait_connection,
-)
+from tunnel.net.listen import Shortage, accept_visitors, close_all, open_listeners
 from tunnel.net.transport import own_address, reset_on_close
 from tunnel.protocol.messages import Target, VisitorRequest
 from tunnel.protocol.preamble import build_visit_preamble
@@ -150,25 +144,14 @@ class VisitPort:
         )
 
     async def _accept(self, listener: socket.socket, number: int, link: Link, name: str) -> None:
-        shortage = Shortage()
-        await link.running.wait()
         if self.visit_key is not None:
+            # Until the server has said something of the proxy there is nothing to prove.
             await self._target.wait_value(lambda target: target is not None)
-        while True:
-            await wait_connection(listener)
-            await link.wait_can_open()
-            try:
-                for visitor, source in accept_burst(listener):
-                    self._admit(visitor, source, number, link, name)
-                    if not link.can_open():
-                        break
-                link.carrier.look()
-            except OSError as error:
-                link.flush()
-                await shortage.wait(error, proxy=self.name)
-            else:
-                link.flush()
-                shortage.over()
+
+        def admit(visitor: socket.socket, source: Address) -> None:
+            self._admit(visitor, source, number, link, name)
+
+        await accept_visitors(listener, link, admit, Shortage(), proxy=self.name)
 
     def _admit(
         self, visitor: socket.socket, source: Address, number: int, link: Link, name: str
@@ -181,12 +164,12 @@ class VisitPort:
         connection = random.randbytes(8)  # noqa: S311  # not a secret: all logs have it
         target = self._target.value
         if self.visit_key is not None and target is not None and target.owner and not target.nonce:
-            self._turn_away(visitor, connection, target)
+            self._refuse(visitor, connection, target)
             return
         proof, expected = self._proofs(target, name)
         stream_id = link.open_stream()
         link.send(stream_id, build_visit_preamble(source, destination, number, connection, proof))
-        visit = CarriedConnection(
+        carried = CarriedConnection(
             self.name,
             connection.hex(),
             self.counters,
@@ -194,9 +177,9 @@ class VisitPort:
             on_end=lambda code: self._ended(connection, code, target),
         )
         if expected:
-            ProvingEndpoint(link, stream_id, visitor, visit, expected).begin()
+            ProvingEndpoint(link, stream_id, visitor, carried, expected).begin()
         else:
-            link.carrier.adopt(visitor, stream_id, visit)
+            link.carrier.adopt(visitor, stream_id, carried)
 
     def _proofs(self, target: Target | None, name: str) -> tuple[bytes, bytes]:
         """This client's nonce and proof, and what the owner's is to be; empty without a secret."""
@@ -211,7 +194,7 @@ class VisitPort:
 
     # --- Visitors that the owner, or the server, refuses -------------------------------------
 
-    def _turn_away(self, visitor: socket.socket, connection: bytes, target: Target) -> None:
+    def _refuse(self, visitor: socket.socket, connection: bytes, target: Target) -> None:
         """Reset a visitor here: the owner has no secret, so it cannot prove anything."""
         reset_on_close(visitor)
         visitor.close()
