@@ -106,6 +106,7 @@ def make_server(
         dummy,
         events=events,
         judge=judge,
+        reserved=ports,
     )
     return ServerParts(server, listeners, certificate)
 

@@ -43,6 +43,7 @@ class Server:
       dummy: what unknown keys are checked against.
       events: told what happens.
       judge: asked for every visitor that may come in otherwise; see `Judge`.
+      reserved: the ports that the program itself listens on, which no rules may allow.
     """
 
     policy: Policy
@@ -51,6 +52,7 @@ class Server:
     dummy: Verifier
     events: EventStream = attrs.field(factory=logged_events, kw_only=True)
     judge: Judge | None = attrs.field(default=None, kw_only=True)
+    reserved: frozenset[int] = attrs.field(default=frozenset(), kw_only=True)
     directory: Directory = attrs.field(factory=Directory, init=False)
     #: Those whose clients were told that they are connected, by id.
     sessions: dict[str, Session] = attrs.field(factory=dict, init=False)
