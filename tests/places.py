@@ -9,7 +9,7 @@ them once in a place that has all of these at once, or those that are named:
 
 * path: a copy of the project, and its Python, in directories with spaces and letters like ä,
 * locale: LANG and LC_ALL are C,
-* home: HOME is a directory that is not there,
+* home: HOME is a directory that is not there, and cannot be made,
 * network: a network namespace with loopback alone, and without IPv6 (needs root).
 
 ARGUMENTS are pytest's; without any, all runs that `make unit` and `make e2e` run. At the end comes
@@ -38,6 +38,8 @@ OLDEST = (3, 11)
 LEFT_OUT = (".*", "__pycache__", "build", "dist", "node_modules", "*.egg-info", "corpus")
 SUITES = {"unit": ("--ignore=tests/e2e",), "e2e": ("tests/e2e",)}
 PLACES = ("path", "locale", "home", "network")
+#: A directory that even root cannot make.
+NOWHERE = "/proc/nonexistent"
 #: Before a command: loopback alone, and no IPv6 on it.
 BARE_NETWORK = (
     *("unshare", "--net", "sh", "-c"),
@@ -139,7 +141,7 @@ def odd_place(kinds: list[str]) -> Place:
     if "locale" in kinds:
         environ |= {"LANG": "C", "LC_ALL": "C"}
     if "home" in kinds:
-        environ |= {"HOME": "/nonexistent"}
+        environ |= {"HOME": NOWHERE}
     if "network" in kinds:
         if os.geteuid() != 0:
             sys.exit("A network without IPv6 needs root: name the other places")

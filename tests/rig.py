@@ -25,9 +25,10 @@ from tunnel.net.listen import open_listeners
 from tunnel.net.transport import own_address
 from tunnel.protocol.keys import derive, generate_key
 from tunnel.server.identity import Identities, Identity
+from tunnel.server.policy import Policy
 from tunnel.server.rules import Rules
 from tunnel.server.run import run_server
-from tunnel.server.state import Policy, Server
+from tunnel.server.state import Server
 from tunnel.views import ClientState
 
 EVERY_PORT = (PortRange(1, 65535),)

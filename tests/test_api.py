@@ -8,9 +8,10 @@ import socket
 import pytest
 import trio
 import trustme
+from trio.testing import wait_all_tasks_blocked
 
 from tests.rig import own_host
-from tunnel.api import run_client, run_server
+from tunnel.api import change_server, run_client, run_server
 from tunnel.config import load_client, load_server
 from tunnel.errors import ConfigError, TunnelError
 from tunnel.events import ClientConnected, ClientDisconnected, ProxyPublished
@@ -67,6 +68,30 @@ async def start_failure(tmp_path, text):
     with pytest.raises(TunnelError) as caught:
         await run_server(server_config(text), source=tmp_path / "server.toml")
     return caught.value
+
+
+async def test_the_port_of_statistics_stays_reserved_on_a_reload(tmp_path, nursery, caplog):
+    """Also if the system picked it, so that the configuration does not say which it is."""
+    caplog.set_level(logging.INFO)
+    server = server_config(f'auth_key = "{KEY}"\nstats_port = 0\n')
+    source = tmp_path / "server.toml"
+    handle = await nursery.start(
+        lambda task_status: run_server(server, source=source, task_status=task_status)
+    )
+    [line] = [one for one in caplog.records if one.getMessage() == "Statistics served"]
+    port = int(line.url.rstrip("/").rpartition(":")[2])
+    await change_server(handle, server, source=source)
+    web = f'[[proxies]]\nname = "web"\npublish_port = {port}\nlocal_port = 1\n'
+    config = client_config(handle.addresses[0].port, f'auth_key = "{KEY}"\n{web}')
+    source = tmp_path / "client.toml"
+    await nursery.start(
+        lambda task_status: run_client(config, source=source, task_status=task_status)
+    )
+    with trio.fail_after(20):
+        while not (rejected := [it for it in caplog.records if it.message == "Proxy rejected"]):
+            await wait_all_tasks_blocked(0.01)
+    assert {it.code for it in rejected} == {"reserved"}
+    nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize(

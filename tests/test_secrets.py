@@ -51,6 +51,7 @@ def fresh() -> str:
 
 
 @pytest.mark.e2e
+@pytest.mark.timeout(300)  # it starts six programs, one after the other
 async def test_nothing_is_said_of_keys_whatever_goes_wrong(tmp_path, certificate, monkeypatch):
     monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "session.keys"))
     wrong, own = fresh(), fresh()

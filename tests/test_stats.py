@@ -2,53 +2,53 @@
 
 from __future__ import annotations
 
-from tunnel.stats import Counters, CountersStatistics, Histogram, Ledger, Meter
+from tunnel.stats import Counters, CountersStatistics, Histogram, Meter, Totals
 
 
 def carried(total, delivered, read, active=0):
     return Counters(active, total, delivered, read)
 
 
-def test_a_ledger_sums_what_lives():
-    ledger = Ledger()
-    ledger.look([carried(1, 10, 100, active=1), carried(2, 20, 200)])
-    assert ledger.statistics() == CountersStatistics(1, 3, 30, 300)
+def test_totals_sum_what_lives():
+    totals = Totals()
+    totals.look([carried(1, 10, 100, active=1), carried(2, 20, 200)])
+    assert totals.statistics() == CountersStatistics(1, 3, 30, 300)
 
 
 def test_a_sum_moves_between_two_looks():
-    ledger, counters = Ledger(), carried(1, 10, 100)
-    ledger.look([counters])
+    totals, counters = Totals(), carried(1, 10, 100)
+    totals.look([counters])
     counters.read += 5
-    assert ledger.statistics().read == 105
+    assert totals.statistics().read == 105
 
 
 def test_what_is_gone_stays_in_the_sum():
-    ledger, gone = Ledger(), carried(1, 10, 100)
-    ledger.look([gone])
+    totals, gone = Totals(), carried(1, 10, 100)
+    totals.look([gone])
     gone.delivered += 7  # after the last look at it
-    ledger.look([])
-    ledger.look([carried(1, 1, 1)])
-    assert ledger.statistics() == CountersStatistics(0, 2, 18, 101)
+    totals.look([])
+    totals.look([carried(1, 1, 1)])
+    assert totals.statistics() == CountersStatistics(0, 2, 18, 101)
 
 
 def test_it_is_counted_once_however_often_it_is_looked_at():
-    ledger, counters = Ledger(), carried(1, 10, 100)
+    totals, counters = Totals(), carried(1, 10, 100)
     for _ in range(3):
-        ledger.look([counters])
+        totals.look([counters])
     for _ in range(3):
-        ledger.look([])
-    assert ledger.statistics() == CountersStatistics(0, 1, 10, 100)
+        totals.look([])
+    assert totals.statistics() == CountersStatistics(0, 1, 10, 100)
 
 
 def test_a_proxy_that_is_withdrawn_counts_while_its_connections_go_on():
-    ledger, counters = Ledger(), carried(1, 10, 100, active=1)
-    ledger.look([counters])
-    ledger.look([])
-    assert ledger.statistics().active == 1
+    totals, counters = Totals(), carried(1, 10, 100, active=1)
+    totals.look([counters])
+    totals.look([])
+    assert totals.statistics().active == 1
     counters.read += 50
     counters.closed()
-    ledger.look([])
-    assert ledger.statistics() == CountersStatistics(0, 1, 10, 150)
+    totals.look([])
+    assert totals.statistics() == CountersStatistics(0, 1, 10, 150)
 
 
 def test_a_histogram_counts_what_is_at_most_each_bound():
@@ -91,17 +91,17 @@ def test_a_meter_that_has_ended_is_kept_by_nobody():
 
 
 def test_a_ledger_sees_what_meters_have_counted_since_it_looked():
-    ledger, proxy = Ledger(), Counters()
+    totals, proxy = Totals(), Counters()
     meter = metered(proxy)
     meter.read += 1
-    ledger.look([proxy])
+    totals.look([proxy])
     assert proxy.read == 1
     meter.read += 3
-    assert ledger.statistics() == CountersStatistics(1, 1, 0, 4)
+    assert totals.statistics() == CountersStatistics(1, 1, 0, 4)
     meter.delivered += 2
-    ledger.look([])  # withdrawn, and the connection goes on
+    totals.look([])  # withdrawn, and the connection goes on
     meter.delivered += 3
-    assert ledger.statistics() == CountersStatistics(1, 1, 5, 4)
+    assert totals.statistics() == CountersStatistics(1, 1, 5, 4)
     meter.closed()
-    ledger.look([])
-    assert ledger.statistics() == CountersStatistics(0, 1, 5, 4)
+    totals.look([])
+    assert totals.statistics() == CountersStatistics(0, 1, 5, 4)

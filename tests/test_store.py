@@ -38,15 +38,15 @@ def warnings(caplog):
 
 def test_paths_are_relative_to_the_configuration(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
-    assert store.resolve("cert.pem", beside=tmp_path) == tmp_path / "cert.pem"
-    assert store.resolve("/etc/cert.pem", beside=tmp_path) == Path("/etc/cert.pem")
-    assert store.resolve("~/cert.pem", beside=tmp_path) == Path("/home/me/cert.pem")
-    assert store.resolve("cert.pem", beside=Path("conf")) == Path.cwd() / "conf" / "cert.pem"
+    assert store.resolve("cert.pem", base=tmp_path) == tmp_path / "cert.pem"
+    assert store.resolve("/etc/cert.pem", base=tmp_path) == Path("/etc/cert.pem")
+    assert store.resolve("~/cert.pem", base=tmp_path) == Path("/home/me/cert.pem")
+    assert store.resolve("cert.pem", base=Path("conf")) == Path.cwd() / "conf" / "cert.pem"
 
 
 def test_an_unknown_home_is_an_error(tmp_path):
     with pytest.raises(StoreError, match=r"~nobody-has-this-name/x.*in full"):
-        store.resolve("~nobody-has-this-name/x", beside=tmp_path)
+        store.resolve("~nobody-has-this-name/x", base=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -60,13 +60,13 @@ def test_an_unknown_home_is_an_error(tmp_path):
     ],
 )
 def test_state_directory(configured, environ, expected):
-    found = store.state_directory(configured, beside=Path("/etc/tunnel"), environ=environ)
+    found = store.state_directory(configured, base=Path("/etc/tunnel"), environ=environ)
     assert found == Path(expected)
 
 
 def test_state_directory_without_a_home_is_beside_the_configuration(monkeypatch):
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
-    found = store.state_directory(None, beside=Path("/etc/tunnel"), environ={})
+    found = store.state_directory(None, base=Path("/etc/tunnel"), environ={})
     assert found == Path("/etc/tunnel/.tls-tunnel")
 
 

@@ -128,10 +128,9 @@ async def change_server(
     Raises:
       TunnelError: it cannot be used; nothing has changed.
     """
-    reserved = frozenset({address.port for address in handle.addresses} | {config.stats_port or 0})
 
     def prepare() -> Identities:
-        return make_identities(config, source, reserved)
+        return make_identities(config, source, handle.reserved)
 
     # To derive keys that people made up takes a tenth of a second each.
     identities = await trio.to_thread.run_sync(prepare)

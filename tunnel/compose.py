@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
 
 import attrs
+import trio
 
 from tunnel import store
 from tunnel.certificates import spki_pin
@@ -40,9 +41,10 @@ from tunnel.protocol.proofs import visit_key
 from tunnel.server.admission import Judge
 from tunnel.server.certificate import CertificateFiles, CertificateKeeper
 from tunnel.server.identity import Identities, Identity
+from tunnel.server.policy import Policy
 from tunnel.server.ratelimit import Rate
 from tunnel.server.rules import Rules
-from tunnel.server.state import Policy, Server
+from tunnel.server.state import Server
 
 # --- The server -------------------------------------------------------------------------------
 
@@ -104,6 +106,7 @@ def make_server(
         dummy,
         events=events,
         judge=judge,
+        reserved=ports,
     )
     return ServerParts(server, listeners, certificate)
 
@@ -159,10 +162,10 @@ def _verifiers(config: ServerConfig, source: Path | None) -> list[Verifier]:
     return list(places)
 
 
-def _verifier(entry: ServerConfig | IdentityConfig, beside: Path) -> Verifier:
+def _verifier(entry: ServerConfig | IdentityConfig, base: Path) -> Verifier:
     if isinstance(entry, IdentityConfig) and entry.verifier is not None:
         return Verifier.from_text(entry.verifier)
-    return _keys(entry, beside).verifier
+    return _keys(entry, base).verifier
 
 
 def _identities(
@@ -196,9 +199,9 @@ def _certificate(
 
     A server of another program, without a file and `state_dir`, keeps nothing on the disk.
     """
-    beside = store.directory_of(source)
-    client_ca = _path(config.client_ca_path, beside)
-    cert, key = _path(config.cert_path, beside), _path(config.key_path, beside)
+    base = store.directory_of(source)
+    client_ca = _path(config.client_ca_path, base)
+    cert, key = _path(config.cert_path, base), _path(config.key_path, base)
     if cert is not None and key is not None:
         return CertificateKeeper(CertificateFiles(cert, key, client_ca=client_ca), events=events)
     with contextlib.ExitStack() as stack:
@@ -207,7 +210,7 @@ def _certificate(
             place = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         else:
             environ = os.environ
-            place = store.state_directory(config.state_dir, beside=beside, environ=environ)
+            place = store.state_directory(config.state_dir, base=base, environ=environ)
             state_dir = place
         path = stack.enter_context(store.own_certificate(place))
         kept = path.parent == state_dir
@@ -250,12 +253,12 @@ def make_client(
     Raises:
       TunnelError: it cannot be used; says why and what to do.
     """
-    beside = store.directory_of(source)
+    base = store.directory_of(source)
     of_proxies, of_visitors = visit_keys(config, source)
     return Client(
         ClientSettings(
-            _dialler(config, beside, reach),
-            _keys(config, beside),
+            _dialler(config, base, reach),
+            _keys(config, base),
             config.name or _host_name(),
             connect_timeout=config.connect_timeout,
             reconnect_delay=config.reconnect_delay,
@@ -293,8 +296,8 @@ def joined_client(join: Join, name: str | None = None) -> ClientConfig:
 def _client_id(config: ClientConfig, source: Path | None) -> str:
     if source is None:
         return secrets.token_hex(16)
-    beside = store.directory_of(source)
-    state_dir = store.state_directory(config.state_dir, beside=beside, environ=os.environ)
+    base = store.directory_of(source)
+    state_dir = store.state_directory(config.state_dir, base=base, environ=os.environ)
     return store.client_id(state_dir, source)
 
 
@@ -305,10 +308,10 @@ def _host_name() -> str:
 
 
 def _dialler(
-    config: ClientConfig, beside: Path, reach: Callable[[Address], Awaitable[Transport]]
+    config: ClientConfig, base: Path, reach: Callable[[Address], Awaitable[Transport]]
 ) -> Dialler:
-    ca_path = _path(config.ca_cert_path, beside)
-    cert, key = _path(config.cert_path, beside), _path(config.key_path, beside)
+    ca_path = _path(config.ca_cert_path, base)
+    cert, key = _path(config.cert_path, base), _path(config.key_path, base)
     pinned = bool(config.pin)
     context = client_context(
         ca_path=ca_path,
@@ -321,27 +324,19 @@ def _dialler(
     return Dialler(servers, context, pins, spki_pin, config.connect_timeout, reach)
 
 
-def make_proxy(
-    proxy: ProxyConfig,
-    config: ClientConfig,
-    handler: Handler | None = None,
-    *,
-    key: bytes | None = None,
-) -> LocalProxy:
+def make_proxy(proxy: ProxyConfig, config: ClientConfig, *, key: bytes | None = None) -> LocalProxy:
     """A proxy that is not published yet.
 
     Args:
       proxy: what its table says.
       config: the client's configuration, which says how often to dial the service, and how fast.
-      handler: in the place of a local service.
       key: that of its `visitor_secret`; see `visit_keys`.
     """
-    place = proxy.name, proxy.publish_addr, proxy.publish_port
-    if handler is not None:
-        return HandledProxy(ProxySpec(*place, "", 0, allow_from=proxy.allow_from), handler=handler)
     return LocalProxy(
         ProxySpec(
-            *place,
+            proxy.name,
+            proxy.publish_addr,
+            proxy.publish_port,
             proxy.local_addr,
             proxy.local_port or 0,
             proxy.proxy_protocol,
@@ -353,6 +348,21 @@ def make_proxy(
             retry_delay=config.local_retry_delay,
         )
     )
+
+
+def make_handled_proxy(
+    proxy: ProxyConfig, handler: Handler, handlers: trio.Nursery
+) -> HandledProxy:
+    """A proxy with a handler in the place of a local service, that is not published yet.
+
+    Args:
+      proxy: what is to be published; what it says of a local service counts for nothing.
+      handler: called for each visitor.
+      handlers: where it runs.
+    """
+    place = proxy.name, proxy.publish_addr, proxy.publish_port
+    spec = ProxySpec(*place, "", 0, allow_from=proxy.allow_from)
+    return HandledProxy(spec, handler=handler, handlers=handlers)
 
 
 def make_visit_port(config: VisitorConfig, key: bytes | None) -> VisitPort:
@@ -401,10 +411,10 @@ def visit_keys(
     return list(keys("proxies", config.proxies)), list(keys("visitors", config.visitors))
 
 
-def _secret(entry: ProxyConfig | VisitorConfig, beside: Path) -> str | None:
+def _secret(entry: ProxyConfig | VisitorConfig, base: Path) -> str | None:
     if entry.visitor_secret_file is None:
         return entry.visitor_secret
-    return store.read_auth_key(store.resolve(entry.visitor_secret_file, beside=beside))
+    return store.read_auth_key(store.resolve(entry.visitor_secret_file, base=base))
 
 
 # --- Both -------------------------------------------------------------------------------------
@@ -434,21 +444,21 @@ def configured_audit(
     Raises:
       TunnelError: the file cannot be opened.
     """
-    return open_audit(config.audit_log, beside=store.directory_of(source), client=client)
+    return open_audit(config.audit_log, base=store.directory_of(source), client=client)
 
 
-def _key(config: ServerConfig | ClientConfig | IdentityConfig, beside: Path) -> str:
+def _key(config: ServerConfig | ClientConfig | IdentityConfig, base: Path) -> str:
     if config.auth_key is not None:
         return config.auth_key
-    return store.read_auth_key(store.resolve(config.auth_key_file or "", beside=beside))
+    return store.read_auth_key(store.resolve(config.auth_key_file or "", base=base))
 
 
-def _keys(config: ServerConfig | ClientConfig | IdentityConfig, beside: Path) -> ClientKeys:
-    return derive(_key(config, beside))
+def _keys(config: ServerConfig | ClientConfig | IdentityConfig, base: Path) -> ClientKeys:
+    return derive(_key(config, base))
 
 
-def _path(named: str | None, beside: Path) -> Path | None:
-    return None if named is None else store.resolve(named, beside=beside)
+def _path(named: str | None, base: Path) -> Path | None:
+    return None if named is None else store.resolve(named, base=base)
 
 
 def _fault(source: Path | None, place: str, message: str) -> ConfigError:

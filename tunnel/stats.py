@@ -136,7 +136,7 @@ class Tally:
         return self._counts.copy()
 
 
-class Ledger:
+class Totals:
     """What all proxies of a program have carried together, those that are gone included.
 
     It is given the counters that live from time to time. What is missing then has ended, and what

@@ -75,40 +75,40 @@ def directory_of(source: Path | None) -> Path:
     return Path.cwd() if source is None else source.absolute().parent
 
 
-def resolve(path: str, *, beside: Path) -> Path:
+def resolve(path: str, *, base: Path) -> Path:
     """A path as a configuration gives it, made absolute, with `~` expanded.
 
     Args:
       path: what the configuration says.
-      beside: the directory that it is relative to.
+      base: the directory that it is relative to.
 
     Raises:
       StoreError: the home directory that `~` means is not known.
     """
     try:
-        return beside.absolute() / Path(path).expanduser()
+        return base.absolute() / Path(path).expanduser()
     except RuntimeError as error:
         raise StoreError(
             f"cannot tell what {path} means: {error}; write the path in full"
         ) from error
 
 
-def state_directory(configured: str | None, *, beside: Path, environ: Mapping[str, str]) -> Path:
+def state_directory(configured: str | None, *, base: Path, environ: Mapping[str, str]) -> Path:
     """Where a process keeps what it must remember; it need not exist yet.
 
     What the configuration says, else what systemd gives (`StateDirectory=`, systemd.exec(5)), else
-    the XDG state directory, else, where there is no home, `.tls-tunnel` in the directory `beside`.
+    the XDG state directory, else, where there is no home, `.tls-tunnel` in the directory `base`.
 
     Args:
       configured: the key `state_dir`, if it is set.
-      beside: the configuration's directory.
+      base: the configuration's directory.
       environ: the environment.
 
     Raises:
       StoreError: see `resolve`.
     """
     if configured:
-        return resolve(configured, beside=beside)
+        return resolve(configured, base=base)
     if given := environ.get("STATE_DIRECTORY", "").split(":")[0]:
         return Path(given)
     xdg = Path(environ.get("XDG_STATE_HOME", ""))
@@ -117,7 +117,7 @@ def state_directory(configured: str | None, *, beside: Path, environ: Mapping[st
     home = environ.get("HOME") or os.path.expanduser("~")
     if os.path.isabs(home):
         return Path(home, ".local", "state", "tls-tunnel")
-    return beside.absolute() / ".tls-tunnel"
+    return base.absolute() / ".tls-tunnel"
 
 
 @attrs.frozen

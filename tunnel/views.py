@@ -64,7 +64,8 @@ class ServerHandle:
       drain: stop gracefully: no new clients or visitors, ports freed at once, live connections get
         the configured grace. `run_server` returns when all is over.
       reload: read the certificate again, now. Nobody is disconnected; a broken one is a log line.
-      change: ask and allow what a new configuration says; see `Server.become`. Returns at once.
+      change: ask and allow what a new configuration says; see `Server.update`. Returns at once.
+      reserved: the ports that the program itself listens on; no client may publish them.
     """
 
     addresses: tuple[Address, ...]
@@ -73,6 +74,7 @@ class ServerHandle:
     drain: Callable[[], None]
     reload: Callable[[], None]
     change: Callable[..., None]
+    reserved: frozenset[int] = frozenset()
 
 
 @attrs.frozen

@@ -8,56 +8,76 @@ import sys
 
 import pytest
 
+from tunnel.cli import main
 
-def complete(shell, *words):
-    """What the program answers to a shell that has these words, the last one unfinished."""
+
+def asked_by(shell, *words):
+    """The environment in which a shell with these words, the last one unfinished, asks."""
     line = " ".join(("tls-tunnel", *words))
-    environment = os.environ | {
+    return {
         "_TLS_TUNNEL_COMPLETE": f"complete_{shell}",
         "COMP_WORDS": line,
         "COMP_CWORD": str(len(words)),
         "_TYPER_COMPLETE_ARGS": line,
         "_TYPER_COMPLETE_FISH_ACTION": "get-args",
     }
-    code = "from tunnel.cli import main; main()"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=30
-    )
-    assert "Traceback" not in done.stderr
-    return done.stdout
+
+
+@pytest.fixture
+def complete(monkeypatch, capsys):
+    """What the program answers to a shell that has these words."""
+
+    def complete(shell, *words):
+        monkeypatch.setattr(sys, "argv", ["tls-tunnel"])
+        with monkeypatch.context() as patch, pytest.raises(SystemExit):
+            for name, value in asked_by(shell, *words).items():
+                patch.setenv(name, value)
+            main()
+        return capsys.readouterr().out
+
+    return complete
 
 
 SHELLS = ("bash", "zsh", "fish")
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_commands(shell):
+def test_a_process_answers(shell, complete):
+    environment = os.environ | asked_by(shell, "c")
+    command = [sys.executable, "-c", "from tunnel.cli import main; main()"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=30)
+    assert "Traceback" not in done.stderr
+    assert done.stdout == complete(shell, "c")
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_commands(shell, complete):
     found = complete(shell, "c")
     assert all(name in found for name in ("client", "check", "cert"))
     assert "keygen" not in found
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_options(shell):
+def test_options(shell, complete):
     found = complete(shell, "register", "--")
     assert all(name in found for name in ("--config", "--print", "--no-start"))
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_values(shell):
+def test_values(shell, complete):
     found = complete(shell, "template", "")
     assert "server" in found
     assert "client" in found
 
 
-def test_files_are_left_to_the_shell():
+def test_files_are_left_to_the_shell(complete):
     assert complete("bash", "check", "-c", "").strip() == ""
     assert complete("zsh", "check", "-c", "").strip() == "_files"
     assert complete("fish", "check", "-c", "").strip() == ""
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_commands_of_one_line(shell):
+def test_commands_of_one_line(shell, complete):
     assert "expose" in complete(shell, "e")
     found = complete(shell, "expose", "--")
     assert all(name in found for name in ("--join-file", "--port", "--qr", "--save"))
@@ -65,5 +85,5 @@ def test_commands_of_one_line(shell):
 
 
 @pytest.mark.parametrize("words", [("visit", "--save", ""), ("bench", "--join-file", "")])
-def test_their_files_are_left_to_the_shell_as_well(words):
+def test_their_files_are_left_to_the_shell_as_well(words, complete):
     assert complete("zsh", *words).strip() == "_files"

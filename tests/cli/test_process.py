@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 import signal
 import socket
 import subprocess
@@ -94,7 +95,7 @@ def test_each_program_has_a_name_of_its_own(tmp_path, kind):
 
 
 def test_a_reader_that_goes_is_no_traceback():
-    command = f"{sys.executable} -m tunnel template server | head -n 1"
+    command = f"{shlex.quote(sys.executable)} -m tunnel template server | head -n 1"
     result = subprocess.run(command, shell=True, capture_output=True, text=True)
     assert result.stdout.count("\n") == 1
     assert "Traceback" not in result.stderr

@@ -482,3 +482,16 @@ async def test_what_only_other_clients_visit_has_no_address():
     async with serve(SERVER) as server, connect(client(server, proxies=(proxy,))) as link:
         async with link.publish(handler=echo, host="127.0.0.1", name="web") as address:
             assert link.published.value == {"web": address}
+
+
+async def test_what_ends_it_is_bare_with_all_that_observes_it(tmp_path):
+    config = ClientConfig(
+        server_addr=("127.0.0.1",),
+        server_port=1,
+        auth_key=KEY,
+        stats_port=0,
+        audit_log=str(tmp_path / "audit.jsonl"),
+    )
+    with pytest.raises(LinkLost, match="nothing listens there"):
+        async with connect(config, reconnect=False):
+            pass

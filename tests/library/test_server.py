@@ -19,6 +19,7 @@ from tunnel.library.server import serve
 from tunnel.model import Address
 from tunnel.protocol.keys import generate_key
 from tunnel.server.admission import Admission, ProxyAdmission
+from tunnel.server.policy import Policy
 from tunnel.stats import Reason
 
 
@@ -166,7 +167,7 @@ async def test_without_a_file_nothing_is_kept_on_the_disk(tmp_path, monkeypatch)
 
 
 async def test_a_programs_reasons_are_one_kind_of_complaint():
-    admission = Admission()
+    admission = Admission(Policy())
     visitors = ProxyAdmission(admission, "web")
     for number in range(5):
         one, other = socket.socketpair()

@@ -50,7 +50,7 @@ class Disk:
 
 
 async def test_a_record_is_a_line(tmp_path):
-    with open_audit("audit.jsonl", beside=tmp_path) as audit:
+    with open_audit("audit.jsonl", base=tmp_path) as audit:
 
         async def life():
             audit.put(CLOSED)
@@ -71,7 +71,7 @@ async def test_a_record_is_a_line(tmp_path):
 
 
 async def test_only_the_owner_can_read_it(tmp_path):
-    with open_audit("audit.jsonl", beside=tmp_path):
+    with open_audit("audit.jsonl", base=tmp_path):
         assert (tmp_path / "audit.jsonl").stat().st_mode & 0o777 == 0o600
 
 
@@ -79,7 +79,7 @@ async def test_a_file_that_is_there_is_appended_to_and_keeps_its_mode(tmp_path):
     path = tmp_path / "audit.jsonl"
     path.write_text('{"earlier": true}\n')
     path.chmod(0o640)
-    with open_audit(str(path), beside=tmp_path) as audit:
+    with open_audit(str(path), base=tmp_path) as audit:
 
         async def life():
             audit.put(CLOSED)
@@ -91,18 +91,18 @@ async def test_a_file_that_is_there_is_appended_to_and_keeps_its_mode(tmp_path):
 
 def test_a_file_that_cannot_be_opened(tmp_path):
     with pytest.raises(TunnelError, match=r"cannot write audit_log, no/audit.jsonl: No such file"):
-        with open_audit("no/audit.jsonl", beside=tmp_path):
+        with open_audit("no/audit.jsonl", base=tmp_path):
             pass
 
 
 def test_nothing_is_kept_unless_asked_for(tmp_path):
-    with open_audit(None, beside=tmp_path) as audit:
+    with open_audit(None, base=tmp_path) as audit:
         assert audit is None
     assert not list(tmp_path.iterdir())
 
 
 async def test_standard_output(capfd, tmp_path):
-    with open_audit("-", beside=tmp_path, client="home") as audit:
+    with open_audit("-", base=tmp_path, client="home") as audit:
 
         async def life():
             audit.put(
@@ -265,7 +265,7 @@ async def test_the_end_does_not_wait_for_the_next_writing(autojump_clock, no_thr
 
 async def test_whatever_is_in_a_name_a_line_is_a_line(tmp_path):
     odd = attrs.evolve(CLOSED, proxy='a"\\\n\u2028', client="\u6587\x1b[0m", connection=None)
-    with open_audit("audit.jsonl", beside=tmp_path) as audit:
+    with open_audit("audit.jsonl", base=tmp_path) as audit:
 
         async def life():
             audit.put(odd)

@@ -12,6 +12,7 @@ from trio.testing import wait_all_tasks_blocked
 from tests.rig import proxy, world
 from tunnel import limits
 from tunnel.server.admission import Admission, ProxyAdmission, Quota
+from tunnel.server.policy import Policy
 from tunnel.stats import Reason, Tally
 
 HERE, THERE = "192.0.2.1", "192.0.2.2"
@@ -25,16 +26,16 @@ def enter(visitors, *hosts):
     """What each is told; those who are let in stay."""
     told = []
     for host in hosts:
-        told.append(visitors.full(host))
+        told.append(visitors.refuses(host))
         if told[-1] is None:
             visitors.take(host)
     return told
 
 
 def test_by_default_there_are_bounds_and_nobody_meets_them():
-    admission = Admission()
+    admission = Admission(Policy())
     visitors = ProxyAdmission(admission, "web")
-    assert admission.per_proxy == limits.PROXY_CONNECTIONS
+    assert admission.policy.max_connections_per_proxy == limits.PROXY_CONNECTIONS
     assert enter(visitors, *[HERE] * 2000) == [None] * 2000
 
 
@@ -51,13 +52,13 @@ def test_by_default_there_are_bounds_and_nobody_meets_them():
 )
 def test_who_may_come(host, allowed):
     visitors = ProxyAdmission(
-        Admission(), "web", allow_from=networks("192.0.2.0/24", "2001:db8::/32")
+        Admission(Policy()), "web", allow_from=networks("192.0.2.0/24", "2001:db8::/32")
     )
-    assert visitors.full(host) is (None if allowed else Reason.NOT_ALLOWED)
+    assert visitors.refuses(host) is (None if allowed else Reason.NOT_ALLOWED)
 
 
 def test_one_proxy_full_does_not_concern_another():
-    admission = Admission(per_proxy=2)
+    admission = Admission(Policy(max_connections_per_proxy=2))
     web, ssh = ProxyAdmission(admission, "web"), ProxyAdmission(admission, "ssh")
     assert enter(web, HERE, THERE, HERE) == [None, None, Reason.PROXY_FULL]
     assert enter(ssh, HERE) == [None]
@@ -66,7 +67,7 @@ def test_one_proxy_full_does_not_concern_another():
 
 
 def test_a_client_has_one_room_for_all_its_proxies():
-    admission = Admission()
+    admission = Admission(Policy())
     room = Quota(2, Reason.CLIENT_FULL)
     web, ssh = (
         ProxyAdmission(admission, "web", quota=room),
@@ -81,7 +82,7 @@ def test_a_client_has_one_room_for_all_its_proxies():
 
 
 def test_one_network_has_its_share_of_all_proxies():
-    admission = Admission(per_visitor=2)
+    admission = Admission(Policy(max_connections_per_visitor=2))
     web, ssh = ProxyAdmission(admission, "web"), ProxyAdmission(admission, "ssh")
     assert enter(web, HERE) + enter(ssh, HERE) == [None, None]
     assert enter(web, HERE, THERE) == [Reason.VISITOR_FULL, None]
@@ -95,15 +96,15 @@ def test_one_network_has_its_share_of_all_proxies():
 
 
 def test_no_bound_is_no_bound():
-    admission = Admission(per_proxy=None, per_visitor=None)
+    admission = Admission(Policy(max_connections_per_proxy=None, max_connections_per_visitor=None))
     visitors = ProxyAdmission(admission, "web", quota=Quota(None, Reason.CLIENT_FULL))
     assert set(enter(visitors, *[HERE] * 100)) == {None}
 
 
 def test_who_asks_only_takes_nothing():
-    admission = Admission(per_proxy=1)
+    admission = Admission(Policy(max_connections_per_proxy=1))
     visitors = ProxyAdmission(admission, "web")
-    assert [visitors.full(HERE) for _ in range(5)] == [None] * 5
+    assert [visitors.refuses(HERE) for _ in range(5)] == [None] * 5
     assert len(admission.networks) == 0
 
 
@@ -112,7 +113,7 @@ HOSTS = st.sampled_from([HERE, THERE, "2001:db8::1", "2001:db8::2"])
 
 @given(st.lists(st.tuples(HOSTS, st.booleans(), st.integers(0, 99))))
 def test_places_are_given_back_and_bounds_hold(steps):
-    admission = Admission(per_proxy=5, per_visitor=3)
+    admission = Admission(Policy(max_connections_per_proxy=5, max_connections_per_visitor=3))
     room = Quota(4, Reason.CLIENT_FULL)
     visitors = ProxyAdmission(admission, "web", quota=room)
     present = []
@@ -176,7 +177,7 @@ async def test_visitors_beyond_the_bound_are_reset_and_come_in_when_another_leav
         assert tunnel.server.tally.statistics()[Reason.VISITOR_FULL] == 1
         await second.aclose()
         with trio.fail_after(5):
-            while tunnel.server.admission.networks.full("127.0.0.2"):
+            while tunnel.server.admission.networks.of("127.0.0.2") == 2:
                 await trio.lowlevel.checkpoint()
         again = visit_from("127.0.0.2", address)
         assert await is_served(again)

@@ -146,8 +146,8 @@ async def test_other_bounds_hold_from_now_on(place):
         max_unauthenticated=5,
     )
     server = place.server
-    assert (server.admission.per_proxy, server.admission.networks.limit) == (3, 4)
-    assert server.strangers._places == 5
+    assert server.admission.policy is server.policy
+    assert server.strangers._policy.max_unauthenticated == 5
     client = await place.start_client(
         proxy(place.echo, name="a"), proxy(place.echo, name="b"), keys=OFFICE
     )

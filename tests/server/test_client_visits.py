@@ -25,7 +25,7 @@ from tunnel.protocol.messages import (
     VisitorRequest,
 )
 from tunnel.protocol.preamble import PreambleDecoder, build_visit_preamble
-from tunnel.server import directory
+from tunnel.server import member as server_member
 from tunnel.server.directory import Directory, Refusal
 from tunnel.server.registry import Owner, Registration
 from tunnel.yamux import Role, Settings
@@ -302,7 +302,7 @@ def found(request, *things, visitor=None, owner=None):
     known, owner = Directory(), owner or seat("office", assigned=True)
     with ExitStack() as offers:
         for thing in things:
-            offers.enter_context(known.visitable(directory.Target(thing, owner, None)))
+            offers.enter_context(known.visitable(server_member.Member(thing, owner, None)))
         return known.find(request, visitor or seat("laptop", assigned=True))
 
 
@@ -313,7 +313,7 @@ def found(request, *things, visitor=None, owner=None):
 def test_only_assigned_names_are_allowed(name, assigned, may):
     answer = found(VISIT, Thing(allow=("laptop",)), visitor=seat(name, assigned=assigned))
     if may:
-        assert isinstance(answer, directory.Target)
+        assert isinstance(answer, server_member.Member)
     else:
         assert answer.code is ResetCode.NOT_ALLOWED
 
@@ -331,7 +331,7 @@ def test_only_an_assigned_owner_is_the_owner(owner, assigned, there):
 def test_a_port_means_what_was_configured_or_what_it_has():
     thing = Thing(port=0, addresses=(Address("::", 40123),))
     for port in (0, 40123):
-        assert isinstance(found(VisitorRequest(7, "db", port), thing), directory.Target)
+        assert isinstance(found(VisitorRequest(7, "db", port), thing), server_member.Member)
     assert isinstance(found(VisitorRequest(7, "db", 40124), thing), Refusal)
 
 

@@ -21,6 +21,7 @@ from tunnel.model import Address, PortRange
 from tunnel.protocol.messages import ProxyRequest, Reconfigure
 from tunnel.server.admission import Admission, Quota
 from tunnel.server.directory import Directory
+from tunnel.server.policy import Policy
 from tunnel.server.proxies import Proxies
 from tunnel.server.registry import Owner, Registration, Registry
 from tunnel.server.rules import Rules
@@ -57,7 +58,7 @@ def make_proxies(*requests, session=None, registry=None):
         Quota(None, Reason.CLIENT_FULL),
         registry or Registry(),
         Directory(),
-        Admission(),
+        Admission(Policy()),
         logged_events(),
         SimpleNamespace(running=None),
         lambda _: None,

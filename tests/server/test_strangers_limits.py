@@ -16,6 +16,7 @@ from tunnel.errors import Refused
 from tunnel.model import Address
 from tunnel.net.framed import next_event
 from tunnel.protocol.keys import derive, generate_key
+from tunnel.server.policy import Policy
 from tunnel.server.ratelimit import Rate
 from tunnel.server.strangers import Stranger, Strangers, StrangersByNetwork
 from tunnel.stats import Reason
@@ -121,7 +122,7 @@ def turned_away(records):
 
 async def test_a_proof_that_comes_in_the_moment_of_giving_way():
     ends = [socket.socketpair(), socket.socketpair()]
-    strangers = Strangers(places=1)
+    strangers = Strangers(Policy(max_unauthenticated=1))
     first, second = (strangers.receive(one) for one, _ in ends)
     assert first.scope.cancel_called
     strangers.proved(first)  # its task was on its way already

@@ -1,11 +1,14 @@
 """The link's faults, byte for byte, and what lives beside them."""
 
 import errno
+import socket
+import struct
 
 import pytest
 import trio
 import trio.testing
 
+from tests.net.rig import socket_pair
 from tests.rig import is_free, read_all
 from tunnel.client.handler import Peer
 from tunnel.errors import LinkLost, Refused
@@ -95,6 +98,32 @@ async def test_the_end_of_one_end_is_the_end_of_both():
     assert not fault._connections
     with pytest.raises(trio.ClosedResourceError):
         await near.receive_some()
+
+
+async def test_a_reset_is_held_back_as_well():
+    """A cable that was pulled carries no reset either: the other end has to notice by itself."""
+    fault = LinkFault(None)
+    near, client = tcp_pair()
+    far, server = tcp_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(fault.carry, near, far, Address("127.0.0.1", 1))
+        await trio.testing.wait_all_tasks_blocked()
+        fault.stall()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        await client.aclose()
+        with trio.move_on_after(0.2) as patience:
+            await server.receive_some()
+        assert patience.cancelled_caught
+        fault.heal()
+        with trio.fail_after(5), pytest.raises(trio.BrokenResourceError):
+            await server.receive_some()
+        await server.aclose()
+    assert not fault._connections
+
+
+def tcp_pair():
+    """Two ends of a connection of TCP."""
+    return tuple(map(trio.SocketStream, map(trio.socket.from_stdlib_socket, socket_pair())))
 
 
 # --- With a tunnel ----------------------------------------------------------------------------

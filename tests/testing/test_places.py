@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests import places
-from tests.places import Place, each_python, found_pythons, odd_place, run
+from tests.places import NOWHERE, Place, each_python, found_pythons, odd_place, run
 
 
 def interpreter(path: Path, *version: int, code: int = 0) -> Path:
@@ -79,7 +79,7 @@ def test_an_odd_place_has_all_that_is_asked_for(tmp_path, monkeypatch):
         places.__file__
     ).read_text("utf-8")
     assert not (place.directory / ".git").exists()
-    assert place.environ == {"LANG": "C", "LC_ALL": "C", "HOME": "/nonexistent"}
+    assert place.environ == {"LANG": "C", "LC_ALL": "C", "HOME": NOWHERE}
     assert place.prefix[0] == "unshare"
     assert odd_place(["locale"]) == Place(
         "locale", Path("python"), places.ROOT, {"LANG": "C", "LC_ALL": "C"}

@@ -144,8 +144,8 @@ def _refuse_another_server(path: Path, config: ClientConfig, join: Join) -> None
     """
     key = config.auth_key
     if key is None:
-        beside = store.directory_of(path)
-        key = store.read_auth_key(store.resolve(config.auth_key_file or "", beside=beside))
+        base = store.directory_of(path)
+        key = store.read_auth_key(store.resolve(config.auth_key_file or "", base=base))
     wrong = None
     if join.host not in config.server_addr or join.port != config.server_port:
         wrong = "leads to another server"

@@ -204,7 +204,7 @@ def _references(path: Path, value: ServerConfig | ClientConfig) -> Iterator[Faul
         if (named := getattr(entries[place], key, None)) is None:
             continue
         try:
-            file = store.resolve(named, beside=path.parent)
+            file = store.resolve(named, base=path.parent)
         except StoreError as error:
             yield Fault(None, place + key, str(error))
             continue

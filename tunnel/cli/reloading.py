@@ -42,8 +42,8 @@ class RunningConfig:
         Args:
           handle: of the program, which has started.
         """
-        beside = self.source.absolute().parent
-        state_dir = store.state_directory(self.config.state_dir, beside=beside, environ=os.environ)
+        base = self.source.absolute().parent
+        state_dir = store.state_directory(self.config.state_dir, base=base, environ=os.environ)
 
         async def answer(question: str) -> dict[str, Any]:
             return await self.answer(handle, question)

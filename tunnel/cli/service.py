@@ -80,12 +80,12 @@ def _load(kind: str, path: Path) -> ServerConfig | ClientConfig:
     return load(text, source=str(path), environ={}).value
 
 
-def _files(value: ServerConfig | ClientConfig, beside: Path) -> Iterator[Path]:
+def _files(value: ServerConfig | ClientConfig, base: Path) -> Iterator[Path]:
     """The files that a configuration names, each once.
 
     Args:
       value: the configuration.
-      beside: the directory that its paths are relative to.
+      base: the directory that its paths are relative to.
 
     Raises:
       TunnelError: one is not there.
@@ -95,7 +95,7 @@ def _files(value: ServerConfig | ClientConfig, beside: Path) -> Iterator[Path]:
     else:
         tables = *value.proxies, *value.visitors
     named = (getattr(entry, key, None) for entry in (value, *tables) for key in FILES)
-    for path in dict.fromkeys(store.resolve(each, beside=beside) for each in named if each):
+    for path in dict.fromkeys(store.resolve(each, base=base) for each in named if each):
         if not path.is_file():
             raise TunnelError(f"the configuration names {path}, and there is no such file")
         yield path

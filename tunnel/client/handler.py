@@ -45,11 +45,14 @@ class HandledProxy(LocalProxy):
 
     Each visitor is a stream, given to the handler in a task of its own. When the handler returns
     the stream is closed; when it raises, or is cancelled, that connection is reset.
+
+    Args:
+      handler: called for each visitor.
+      handlers: where it runs.
     """
 
     handler: Handler = attrs.field(kw_only=True)
-    #: Where handlers run; None while none may be started.
-    handlers: trio.Nursery | None = attrs.field(default=None, init=False)
+    _handlers: trio.Nursery | None = attrs.field(kw_only=True)
     _running: int = attrs.field(default=0, init=False)
 
     @property
@@ -58,10 +61,14 @@ class HandledProxy(LocalProxy):
         name = getattr(self.handler, "__qualname__", None) or type(self.handler).__qualname__
         return f"handler {name}"
 
+    def close(self) -> None:
+        """Refuse visitors from now on; handlers that run go on."""
+        self._handlers = None
+
     def _serve_visitor(
         self, endpoint: DiallingEndpoint, preamble: Preamble, _nursery: trio.Nursery
     ) -> None:
-        if self.handlers is None:
+        if self._handlers is None:
             endpoint.refuse(ResetCode.CANCELLED)
         elif self._running >= limits.PROXY_CONNECTIONS:
             endpoint.refuse(ResetCode.LIMIT)  # handlers may outlive their visitors
@@ -73,7 +80,7 @@ class HandledProxy(LocalProxy):
             stream = _stream(endpoint)
             stream.counters = carried.counters
             peer = Peer(preamble.source, preamble.guest, connection, preamble.destination)
-            self.handlers.start_soon(self._serve, stream, peer, carried, endpoint.link.carrier)
+            self._handlers.start_soon(self._serve, stream, peer, carried, endpoint.link.carrier)
 
     async def _serve(
         self, stream: MuxStream, peer: Peer, carried: CarriedConnection, carrier: Carrier

@@ -21,7 +21,7 @@ from tunnel.client.proxy import LocalProxy, ProxyStatus
 from tunnel.client.run import run_client
 from tunnel.client.state import Client
 from tunnel.client.visit_port import VisitPort
-from tunnel.compose import make_client, make_proxy
+from tunnel.compose import make_client, make_handled_proxy, make_proxy
 from tunnel.config import ClientConfig, ProxyConfig
 from tunnel.errors import ConfigError, Fault, PublishError, Refused, TunnelError, Untrusted
 from tunnel.library.arguments import Target, local_address, proxy_config
@@ -213,10 +213,9 @@ class ClientLink:
         if len(self._client.proxies) >= limits.MAX_PROXIES:
             message = f"a client publishes no more than {limits.MAX_PROXIES}"
             raise ConfigError("publish()", [Fault(None, None, message)])
-        proxy = make_proxy(config, self._config, handler)
-        if isinstance(proxy, HandledProxy):
-            proxy.handlers = handlers
-        return proxy
+        if handler is None:
+            return make_proxy(config, self._config)
+        return make_handled_proxy(config, handler, handlers)
 
     @asynccontextmanager
     async def _kept(self, proxy: LocalProxy) -> AsyncIterator[LocalProxy]:
@@ -232,7 +231,7 @@ class ClientLink:
             with trio.move_on_after(limits.WITHDRAWAL, shield=True):
                 await proxy.status.wait_value(None)
             if isinstance(proxy, HandledProxy):
-                proxy.handlers = None
+                proxy.close()
 
     def _changed(self) -> None:
         if self._client.session is not None:

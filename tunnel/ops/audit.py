@@ -32,13 +32,13 @@ logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def open_audit(place: str | None, *, beside: Path, client: str = "") -> Iterator[AuditLog | None]:
+def open_audit(place: str | None, *, base: Path, client: str = "") -> Iterator[AuditLog | None]:
     """The audit log that a configuration asks for, open for as long as the block lasts.
 
     Args:
       place: a file, appended to, made with mode 0600 if it is not there; "-" is standard output;
         None is no audit log.
-      beside: the directory that a path is relative to.
+      base: the directory that a path is relative to.
       client: what events have for the client's name that have none.
 
     Raises:
@@ -48,7 +48,7 @@ def open_audit(place: str | None, *, beside: Path, client: str = "") -> Iterator
         yield None
         return
     try:
-        file = StandardOutput() if place == "-" else AuditFile(store.resolve(place, beside=beside))
+        file = StandardOutput() if place == "-" else AuditFile(store.resolve(place, base=base))
     except OSError as error:
         raise TunnelError(
             f"cannot write audit_log, {place}: {error.strerror}; "

@@ -103,7 +103,7 @@ class Metrics:
         yield _gauge("sessions", "Connected pairs of client and server.", _sessions(view))
 
     def _sums(self) -> Iterator[Metric]:
-        sums, snapshots = self._statistics.ledger.statistics(), self._statistics.snapshots
+        sums, snapshots = self._statistics.totals.statistics(), self._statistics.snapshots
         sent, received = snapshots.sent_and_received(sums.delivered, sums.read)
         yield _gauge("connections", "Visitors' connections, now.", sums.active)
         yield _counter("connections_opened", "Visitors' connections.", sums.total)

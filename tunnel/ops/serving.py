@@ -72,7 +72,7 @@ def stats_listener(config: CommonConfig, source: Path | None) -> Iterator[StatsL
 def _token(config: CommonConfig, source: Path | None) -> str | None:
     if config.stats_token_file is None:
         return config.stats_token
-    path = store.resolve(config.stats_token_file, beside=store.directory_of(source))
+    path = store.resolve(config.stats_token_file, base=store.directory_of(source))
     try:
         return TOKEN.read(store.read_auth_key(path))
     except ValueError as error:

@@ -23,7 +23,7 @@ from tunnel.events import (
     ProxyPublished,
 )
 from tunnel.ops.journal import Journal
-from tunnel.stats import Histogram, Ledger
+from tunnel.stats import Histogram, Totals
 from tunnel.views import (
     ConnectionsView,
     ConnectionView,
@@ -54,7 +54,7 @@ class Statistics:
 
     snapshots: Snapshots
     journal: Journal = attrs.field(factory=Journal)
-    ledger: Ledger = attrs.field(factory=Ledger, init=False)
+    totals: Totals = attrs.field(factory=Totals, init=False)
     rtt: Histogram = attrs.field(factory=lambda: Histogram(RTT_BOUNDS), init=False)
     lag: Histogram = attrs.field(factory=lambda: Histogram(LAG_BOUNDS), init=False)
     #: Event loop lag: the last one, and the longest of each of the last seconds.
@@ -73,7 +73,7 @@ class Statistics:
 
         def look_for_counters(event: Event) -> None:
             # A session is gone when its end is told, and its counters with it: so they are looked
-            # for when they are new, and `ledger` has them from then on. A client may publish
+            # for when they are new, and `totals` has them from then on. A client may publish
             # thousands at once, for which one look is enough.
             if isinstance(event, _WITH_NEW_COUNTERS):
                 token.run_sync_soon(self._settle, idempotent=True)
@@ -87,7 +87,7 @@ class Statistics:
         return self.snapshots.role
 
     def _settle(self) -> None:
-        self.ledger.look(self.snapshots.counters())
+        self.totals.look(self.snapshots.counters())
 
     def look(self) -> ProgramView:
         """The program now; the sums include what it says."""
@@ -131,7 +131,7 @@ class Statistics:
     def status(self) -> Json:
         """`/status`: everything that a page shows."""
         view = self.look()
-        totals = self.ledger.statistics()
+        totals = self.totals.statistics()
         sent, received = self.snapshots.sent_and_received(totals.delivered, totals.read)
         connected = [session for session in view.sessions if session.link is not None]
         return {

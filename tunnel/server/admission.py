@@ -15,7 +15,6 @@ from typing import TypeAlias
 
 import attrs
 
-from tunnel import limits
 from tunnel.eventlog import logged_events
 from tunnel.events import EventStream, VisitorClosed, VisitorTurnedAway
 from tunnel.model import Address, Network, ResetCode, within
@@ -24,6 +23,7 @@ from tunnel.net.carrier import CarriedConnection
 from tunnel.net.listen import Shortage
 from tunnel.net.transport import reset_on_close
 from tunnel.server.limited_events import LimitedEvents
+from tunnel.server.policy import Policy
 from tunnel.server.ratelimit import network
 from tunnel.stats import Counters, Reason, Tally
 from tunnel.views import Arrival
@@ -52,31 +52,27 @@ class Quota:
     @property
     def full(self) -> bool:
         """True if there is no place left."""
-        return self.limit is not None and self.taken >= self.limit
+        return _used_up(self.taken, self.limit)
 
 
-class NetworkQuota:
+class NetworkCounts:
     """The live connections of each source network: an IPv4 address, or an IPv6 /64.
 
     It remembers only networks that have any.
-
-    Args:
-      limit: how many each may have; None for any number.
     """
 
-    def __init__(self, limit: int | None) -> None:
-        self.limit = limit
+    def __init__(self) -> None:
         self._taken: dict[str, int] = {}
 
     def __len__(self) -> int:
         return len(self._taken)
 
-    def full(self, source: str) -> bool:
-        """True if that network has no place left."""
-        return self.limit is not None and self._taken.get(source, 0) >= self.limit
+    def of(self, source: str) -> int:
+        """How many that network has."""
+        return self._taken.get(source, 0)
 
     def take(self, source: str) -> None:
-        """Count a connection from that network, whether or not it has a place left."""
+        """Count a connection from that network."""
         self._taken[source] = self._taken.get(source, 0) + 1
 
     def give_back(self, source: str) -> None:
@@ -90,8 +86,7 @@ class Admission:
     """What the visitors of all proxies of a server share.
 
     Args:
-      per_proxy: live connections of one proxy; None for any number.
-      per_visitor: live connections of one source network, on all proxies; None for any number.
+      policy: how many there may be of each proxy and from each network; replaced as a whole.
       tally: counts what was turned away.
       events: told of visitors that were turned away, and of all visitors if that is wanted.
       judge: see `Judge`.
@@ -99,24 +94,23 @@ class Admission:
 
     def __init__(
         self,
+        policy: Policy,
         *,
-        per_proxy: int | None = limits.PROXY_CONNECTIONS,
-        per_visitor: int | None = limits.VISITOR_CONNECTIONS,
         tally: Tally | None = None,
         events: EventStream | None = None,
         judge: Judge | None = None,
     ) -> None:
-        self.per_proxy = per_proxy
-        self.networks = NetworkQuota(per_visitor)
+        self.policy = policy
+        self.networks = NetworkCounts()
         self.tally = tally or Tally()
         self.events = events or logged_events()
         self.limited = LimitedEvents(self.events)
         self.judge = judge
         self.shortage = Shortage()
 
-    def update(self, per_proxy: int | None, per_visitor: int | None) -> None:
-        """Other quotas from now on, for the proxies that there are as well."""
-        self.per_proxy, self.networks.limit = per_proxy, per_visitor
+    def update(self, policy: Policy) -> None:
+        """Go by another policy from now on, for the proxies that there are as well."""
+        self.policy = policy
 
 
 @attrs.define(eq=False)
@@ -138,19 +132,23 @@ class ProxyAdmission:
     quota: Quota = attrs.field(factory=lambda: Quota(None, Reason.CLIENT_FULL))
     _taken: int = attrs.field(default=0, init=False)
 
-    def full(self, host: str) -> Reason | None:
+    def refuses(self, host: str) -> Reason | None:
         """Why no visitor from that address may come in now; None if one may.
 
         Nothing is counted: what carries the connection is an `AdmittedConnection`, which counts
         while it lives. Between this look and its beginning there must be no `await`.
         """
+        policy = self.admission.policy
         if self.allow_from and not within(host, self.allow_from):
             return Reason.NOT_ALLOWED
-        if self.admission.per_proxy is not None and self._taken >= self.admission.per_proxy:
+        if _used_up(self._taken, policy.max_connections_per_proxy):
             return Reason.PROXY_FULL
         if self.quota.full:
             return self.quota.reason
-        return Reason.VISITOR_FULL if self.admission.networks.full(network(host)) else None
+        from_there = self.admission.networks.of(network(host))
+        if _used_up(from_there, policy.max_connections_per_visitor):
+            return Reason.VISITOR_FULL
+        return None
 
     def refusal(self, source: Address, through: str | None = None) -> str | None:
         """Why a visitor may not come in now, in words; None if it may. The judge is asked last.
@@ -159,7 +157,7 @@ class ProxyAdmission:
           source: the visitor's address.
           through: the name of the client that it comes through; None for a public port.
         """
-        if (reason := self.full(source.host)) is not None:
+        if (reason := self.refuses(source.host)) is not None:
             return reason.value
         judge = self.admission.judge
         return judge(Arrival(self.client, self.proxy, source, through)) if judge else None
@@ -209,6 +207,11 @@ class ProxyAdmission:
             self.proxy, connection, account, failure, self, source.host, on_end=account.close
         )
 
+    @property
+    def shortage(self) -> Shortage:
+        """Of descriptors, shared by all who accept visitors."""
+        return self.admission.shortage
+
     def take(self, host: str) -> None:
         """A visitor's connection begins."""
         self._taken += 1
@@ -220,6 +223,10 @@ class ProxyAdmission:
         self._taken -= 1
         self.quota.taken -= 1
         self.admission.networks.give_back(network(host))
+
+
+def _used_up(taken: int, limit: int | None) -> bool:
+    return limit is not None and taken >= limit
 
 
 def _own(reason: str) -> Reason:

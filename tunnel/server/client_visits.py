@@ -21,7 +21,8 @@ from tunnel.protocol import messages
 from tunnel.protocol.messages import VisitorRequest
 from tunnel.protocol.preamble import Preamble, build_guest_preamble
 from tunnel.server.admission import Admission
-from tunnel.server.directory import Directory, Refusal, Target
+from tunnel.server.directory import Directory, Refusal
+from tunnel.server.member import Member
 from tunnel.server.registry import Registration
 
 logger = logging.getLogger(__name__)
@@ -99,14 +100,14 @@ class ClientVisits:
         """The client has opened a stream; None if it has nothing to visit."""
         return VisitEndpoint(link, stream_id, self) if self.requests else None
 
-    def find(self, preamble: Preamble) -> Target | Refusal:
-        """What is visited by a stream that begins so."""
+    def admit(self, preamble: Preamble) -> Member | Refusal:
+        """What is visited by a stream that begins so, if it may be; a refusal is counted."""
         number = preamble.visitor_id
         request = None if number is None else self.requests.get(number)
         if request is None:
             return Refusal("the client visits nothing by that id", ResetCode.UNKNOWN_PROXY)
         found = self.directory.find(request, self.session)
-        if isinstance(found, Target):
+        if isinstance(found, Member):
             admission, source = found.proxy.admission, self.session.address
             if (reason := admission.refusal(source, self.session.name)) is not None:
                 admission.count_refused(reason, source)
@@ -131,42 +132,38 @@ class ClientVisits:
             ),
         )
 
-    def join(self, endpoint: VisitEndpoint, preamble: Preamble, target: Target) -> None:
+    def join(self, endpoint: VisitEndpoint, preamble: Preamble, member: Member) -> None:
         """Open a stream to the owner, and join the two. Flush both links after it."""
-        proxy, link, source = target.proxy, target.link, self.session.address
-        stream_id = link.open_stream()
+        source = self.session.address
         header = build_guest_preamble(
             source,
             self.here,
-            proxy.proxy_id,
+            member.proxy.proxy_id,
             preamble,
             self.session.name,
             assigned=self.session.assigned,
         )
-        link.send(stream_id, header)
-        connection = proxy.admission.connection(
-            source, preamble.connection_id.hex(), proxy.counters
-        )
+        stream_id, connection = member.open_stream(header, source, preamble.connection_id)
         splice(
             (endpoint.link, endpoint.stream_id),
-            (link, stream_id),
+            (member.link, stream_id),
             connection,
             parked=endpoint.parked,
             finished=endpoint.finished,
         )
-        endpoint.link.flush_with(link)
+        endpoint.link.flush_with(member.link)
         logger.debug(
             "Guest connected",
             extra={
-                "proxy": proxy.name,
-                "client": target.session.name,
+                "proxy": member.proxy.name,
+                "client": member.session.name,
                 "guest_of": self.session.name,
                 "connection": connection.connection_id,
             },
         )
 
 
-def _notice(number: int, found: Target | Refusal) -> messages.Target:
+def _notice(number: int, found: Member | Refusal) -> messages.Target:
     if isinstance(found, Refusal):
         return messages.Target(number, reason=found.reason)
     proxy = found.proxy
@@ -186,7 +183,7 @@ class VisitEndpoint(IncomingEndpoint):
 
     def preamble_received(self, preamble: Preamble) -> None:
         """See `IncomingEndpoint`."""
-        found = self._visits.find(preamble)
+        found = self._visits.admit(preamble)
         if isinstance(found, Refusal):
             self._visits.refuse(self, preamble, found)
         elif found.open:
@@ -195,20 +192,20 @@ class VisitEndpoint(IncomingEndpoint):
             self._scope = trio.CancelScope()
             self.link.spawn(self._wait, preamble, found, self._scope)
 
-    async def _wait(self, preamble: Preamble, target: Target, scope: trio.CancelScope) -> None:
+    async def _wait(self, preamble: Preamble, member: Member, scope: trio.CancelScope) -> None:
         """The owner's link takes no other stream now: wait for a while that it does.
 
         Or that the owner goes, and perhaps comes back: nobody waits for a link that has ended.
         """
-        visits, name = self._visits, target.proxy.name
-        found: Target | Refusal = target
+        visits, name = self._visits, member.proxy.name
+        found: Member | Refusal = member
         with scope:
             with trio.move_on_after(limits.VISIT_PATIENCE):
-                while isinstance(found, Target) and not found.open:
+                while isinstance(found, Member) and not found.open:
                     with visits.directory.changing(name) as changed:
                         await wait_any(found.wait_open, changed.wait)
-                    found = visits.find(preamble)
-            if isinstance(found, Target) and not found.open:
+                    found = visits.admit(preamble)
+            if isinstance(found, Member) and not found.open:
                 found = Refusal("the owner takes no other connection now", ResetCode.LIMIT)
             if isinstance(found, Refusal):
                 visits.refuse(self, preamble, found)

@@ -9,47 +9,10 @@ import attrs
 import trio
 
 from tunnel.model import ResetCode
-from tunnel.net.link import Link
 from tunnel.protocol.messages import VisitorRequest
+from tunnel.server.member import Member
 from tunnel.server.proxy import Proxy
 from tunnel.server.registry import FreedEvents, Registration
-
-
-@attrs.frozen(eq=False)
-class Target:
-    """A proxy that can be visited now.
-
-    Args:
-      proxy: what is visited.
-      session: whose it is.
-      link: the way there.
-    """
-
-    proxy: Proxy
-    session: Registration
-    link: Link
-
-    @property
-    def open(self) -> bool:
-        """True if its owner takes another stream now."""
-        return self.link.carrying and self.link.can_open()
-
-    async def wait_open(self) -> None:
-        """Wait until it does; for ever, if its owner's link has ended."""
-        await self.link.running.wait()  # before, the handshake is not over
-        await self.link.wait_can_open()
-        if not self.link.carrying:
-            await trio.sleep_forever()
-
-    def answers_to(self, port: int) -> bool:
-        """True if whoever asks for that port means this one; 0 is any."""
-        proxy = self.proxy
-        return port in (0, proxy.port) or any(port == place.port for place in proxy.addresses)
-
-    def admits(self, visitor: Registration) -> bool:
-        """True if that client may visit it. Only names that a key of its own stands for count."""
-        allowed = self.proxy.request.allow_visitors
-        return not allowed or (visitor.assigned and visitor.name in allowed)
 
 
 @attrs.frozen
@@ -61,49 +24,49 @@ class Refusal:
 
 
 class Directory:
-    """The proxies of one server by name. A name and a `publish_port` are one target's at a time."""
+    """The proxies of one server by name. A name and a `publish_port` are one member's at a time."""
 
     def __init__(self) -> None:
-        self._targets: dict[str, dict[int, Target]] = {}
+        self._members: dict[str, dict[int, Member]] = {}
         self._watchers: dict[str, set[Callable[[], None]]] = {}
         #: By name and port.
         self.freed = FreedEvents()
 
     def __len__(self) -> int:
-        return sum(map(len, self._targets.values()))
+        return sum(map(len, self._members.values()))
 
     def claimant(self, proxy: Proxy) -> Registration | None:
         """Whose proxy is visited by that name and port."""
-        target = self._targets.get(proxy.name, {}).get(proxy.port)
-        return None if target is None else target.session
+        member = self._members.get(proxy.name, {}).get(proxy.port)
+        return None if member is None else member.session
 
     @contextmanager
-    def visitable(self, target: Target) -> Iterator[bool]:
+    def visitable(self, member: Member) -> Iterator[bool]:
         """Let it be visited within this block; False if another one has its name and port."""
-        name, port = target.proxy.name, target.proxy.port
-        if port in self._targets.get(name, {}):
+        name, port = member.proxy.name, member.proxy.port
+        if port in self._members.get(name, {}):
             yield False
             return
-        self._targets.setdefault(name, {})[port] = target
+        self._members.setdefault(name, {})[port] = member
         self.changed(name)
         try:
             yield True
         finally:
-            del self._targets[name][port]
-            if not self._targets[name]:
-                del self._targets[name]
+            del self._members[name][port]
+            if not self._members[name]:
+                del self._members[name]
             self.freed.tell((name, port))
             self.changed(name)
 
-    def find(self, request: VisitorRequest, visitor: Registration) -> Target | Refusal:
+    def find(self, request: VisitorRequest, visitor: Registration) -> Member | Refusal:
         """What a client visits with that, or why it cannot.
 
         Args:
           request: what it asks for.
           visitor: who it is.
         """
-        targets = self._targets.get(request.name, {}).values()
-        found = [target for target in targets if target.answers_to(request.publish_port)]
+        members = self._members.get(request.name, {}).values()
+        found = [member for member in members if member.answers_to(request.publish_port)]
         if request.owner:
             # A client that chose its name itself proves nothing with it.
             found = [t for t in found if t.session.assigned and t.session.name == request.owner]
@@ -118,7 +81,7 @@ class Directory:
     # --- Telling -----------------------------------------------------------------------------
 
     def watch(self, name: str, changed: Callable[[], None]) -> None:
-        """Call `changed` whenever a target of that name comes or goes."""
+        """Call `changed` whenever a member of that name comes or goes."""
         self._watchers.setdefault(name, set()).add(changed)
 
     def unwatch(self, name: str, changed: Callable[[], None]) -> None:
@@ -130,7 +93,7 @@ class Directory:
 
     @contextmanager
     def changing(self, name: str) -> Iterator[trio.Event]:
-        """Set when a target of that name comes or goes, or is different, within this block."""
+        """Set when a member of that name comes or goes, or is different, within this block."""
         changed = trio.Event()
         self.watch(name, changed.set)
         try:
@@ -139,7 +102,7 @@ class Directory:
             self.unwatch(name, changed.set)
 
     def changed(self, name: str) -> None:
-        """Tell who watches: a target of that name has come, gone, or is different."""
+        """Tell who watches: a member of that name has come, gone, or is different."""
         for changed in tuple(self._watchers.get(name, ())):
             changed()
 

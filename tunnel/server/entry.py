@@ -20,11 +20,11 @@ import attrs
 import trio
 
 from tunnel.model import Address, RejectionCode
-from tunnel.net.link import Link
 from tunnel.net.listen import accept_visitors, close_all, open_listeners
 from tunnel.net.transport import own_address
-from tunnel.server.directory import Directory, Target
-from tunnel.server.proxy import Proxy, open_visitor_stream
+from tunnel.server.directory import Directory
+from tunnel.server.member import Member
+from tunnel.server.proxy import Proxy
 from tunnel.server.registry import Registration, Registry
 from tunnel.server.rules import Rules, is_everywhere, overlap
 
@@ -53,18 +53,24 @@ class Entry(ABC):
     """What the visitors of a proxy come to.
 
     Args:
-      proxy: the proxy.
-      session: whose it is.
+      member: what stands behind it: one session's proxy.
       registry: who has which port.
       directory: what other clients can visit.
-      link: the way to the proxy's client.
     """
 
-    proxy: Proxy
-    session: Registration
+    member: Member
     registry: Registry
     directory: Directory
-    link: Link
+
+    @property
+    def proxy(self) -> Proxy:
+        """The member's."""
+        return self.member.proxy
+
+    @property
+    def session(self) -> Registration:
+        """Whose it is."""
+        return self.member.session
 
     @abstractmethod
     def forbidden(self, rules: Rules) -> Rejection | None:
@@ -76,7 +82,7 @@ class Entry(ABC):
 
     @abstractmethod
     def open(self, rules: Rules) -> contextlib.AbstractContextManager[None]:
-        """Claim and open it; visitors queue from then on. After the block everything is free.
+        """Open and claim it; visitors queue from then on. After the block everything is free.
 
         Raises:
           OSError: it cannot be had; EDQUOT if the sessions of the identity have as many proxies as
@@ -127,10 +133,6 @@ class Entry(ABC):
         if self.registry.full(self.session):
             raise OSError(errno.EDQUOT, "this identity has as many proxies as it may have")
 
-    @property
-    def _target(self) -> Target:
-        return Target(self.proxy, self.session, self.link)
-
 
 class PortEntry(Entry):
     """A public port: bound sockets, on which visitors are accepted."""
@@ -172,11 +174,14 @@ class PortEntry(Entry):
                 failure = error
                 continue
             port = own_address(listeners[0]).port
-            if not self.registry.reserved_for_another(self.session, port):
+            # (The system may have picked it, and knows no rules.)
+            if rules.publishable(port) and not self.registry.reserved_for_another(
+                self.session, port
+            ):
                 break
             close_all(listeners)
             listeners = None
-            failure = OSError(errno.EADDRINUSE, "another session is changing what it has there")
+            failure = OSError(errno.EADDRINUSE, "another session is about to take that port again")
         if listeners is None:
             raise failure
         with contextlib.ExitStack() as opened:
@@ -185,7 +190,7 @@ class PortEntry(Entry):
             opened.callback(close_all, listeners)
             # A client that publishes at one address wants the proxy reached there, nowhere else.
             proxy.visitable = is_everywhere(proxy.host) and opened.enter_context(
-                self.directory.visitable(self._target)
+                self.directory.visitable(self.member)
             )
             self._listeners, proxy.addresses = listeners, tuple(map(own_address, listeners))
             try:
@@ -201,11 +206,11 @@ class PortEntry(Entry):
             await self._accept_on(self._listeners[0])
 
     async def _accept_on(self, listener: socket.socket) -> None:
-        here, shortage = own_address(listener), self.proxy.admission.admission.shortage
+        here, shortage = own_address(listener), self.proxy.admission.shortage
         # Bound to one address, that is where every visitor came to; else each socket is asked.
         destination = None if is_everywhere(here.host) else here
         admit = functools.partial(self._admit, destination)
-        await accept_visitors(listener, self.link, admit, shortage, proxy=self.proxy.name)
+        await accept_visitors(listener, self.member.link, admit, shortage, proxy=self.proxy.name)
 
     def _admit(self, destination: Address | None, visitor: socket.socket, source: Address) -> None:
         try:
@@ -217,8 +222,8 @@ class PortEntry(Entry):
         if (reason := admission.refusal(source)) is not None:
             admission.turn_away(visitor, source, reason)
             return
-        opened = open_visitor_stream(source, destination, self.proxy, self.link)
-        self.link.carrier.adopt(visitor, *opened)
+        stream = self.member.open_visitor_stream(source, destination)
+        self.member.link.carrier.adopt(visitor, *stream)
 
     def claimant(self) -> Registration | None:
         """See `Entry`."""
@@ -256,7 +261,7 @@ class NoEntry(Entry):
     def open(self, rules: Rules) -> Iterator[None]:  # noqa: ARG002
         """See `Entry`."""
         self._check_quota()
-        with self.directory.visitable(self._target) as visitable:
+        with self.directory.visitable(self.member) as visitable:
             if not visitable:
                 raise OSError(errno.EADDRINUSE, "another proxy is visited by that name and port")
             with self.registry.counted(self.session):
@@ -283,9 +288,7 @@ class NoEntry(Entry):
         return f"another proxy called {self.proxy.name} is visited at {self.proxy.port}"
 
 
-def make_entry(
-    proxy: Proxy, session: Registration, registry: Registry, directory: Directory, link: Link
-) -> Entry:
-    """The entry of the kind that the proxy asks for; arguments as for `Entry`."""
-    kind = NoEntry if proxy.visitors_only else PortEntry
-    return kind(proxy, session, registry, directory, link)
+def make_entry(member: Member, registry: Registry, directory: Directory) -> Entry:
+    """The entry of the kind that the member's proxy asks for; arguments as for `Entry`."""
+    kind = NoEntry if member.proxy.visitors_only else PortEntry
+    return kind(member, registry, directory)

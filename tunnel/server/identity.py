@@ -102,8 +102,8 @@ class Identities:
         """What is known of a key and allowed with it; None if it is not known."""
         return self._entries.get(key_id)
 
-    def update(self, former: Identities) -> None:
-        """Take the place of others: their visitors that are connected go on being counted."""
+    def take_over_quotas(self, former: Identities) -> None:
+        """Go on counting the visitors that are connected, for these entries, in place of others."""
         for key_id, entry in self._entries.items():
             if (before := former.find(key_id)) is not None:
                 before.quota.limit = entry.max_connections

@@ -24,6 +24,7 @@ from tunnel.protocol.messages import (
 from tunnel.server.admission import Admission, ProxyAdmission, Quota
 from tunnel.server.directory import Directory
 from tunnel.server.entry import Entry, Rejection, make_entry
+from tunnel.server.member import Member
 from tunnel.server.proxy import Proxy
 from tunnel.server.registry import Registration, Registry
 from tunnel.server.rules import Rules
@@ -165,7 +166,7 @@ class Proxies:
 
     def entry(self, proxy: Proxy) -> Entry:
         """The entry that a proxy asks for, not opened yet."""
-        return make_entry(proxy, self.session, self.registry, self.directory, self.link)
+        return make_entry(Member(proxy, self.session, self.link), self.registry, self.directory)
 
     def forbidden(self, entry: Entry) -> Rejection | None:
         """Why a proxy cannot be published as things are; None if it can be tried."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import logging
-import random
 import time
 from collections.abc import Iterator
 
@@ -13,10 +12,8 @@ import attrs
 import trio
 
 from tunnel.model import Address
-from tunnel.net.link import Link
 from tunnel.protocol.messages import Bound, ProxyRequest, Rejected
-from tunnel.protocol.preamble import build_preamble
-from tunnel.server.admission import AdmittedConnection, ProxyAdmission
+from tunnel.server.admission import ProxyAdmission
 from tunnel.stats import Counters
 from tunnel.views import ProxyStatistics
 
@@ -115,31 +112,3 @@ class Proxy:
             self.start_time,
             self.counters.statistics(),
         )
-
-
-def open_visitor_stream(
-    source: Address, destination: Address, proxy: Proxy, link: Link
-) -> tuple[int, AdmittedConnection]:
-    """Open a stream for a visitor that may come in, and tell the client whose it is.
-
-    Args:
-      source: the visitor's address.
-      destination: the address that it came to.
-      proxy: what it visits.
-      link: the way to the proxy's client; flush it afterwards.
-
-    Returns the stream's id, and the connection, for whatever carries it.
-
-    Raises:
-      LocalProtocolError: the link takes no stream now, see `Link.wait_can_open`.
-    """
-    connection_id = random.randbytes(8)  # noqa: S311  # not a secret: both logs have it
-    stream_id = link.open_stream()
-    link.send(stream_id, build_preamble(source, destination, proxy.proxy_id, connection_id))
-    connection = connection_id.hex()
-    if logger.isEnabledFor(logging.DEBUG):
-        logger.debug(
-            "Visitor connected",
-            extra={"proxy": proxy.name, "connection": connection, "address": str(source)},
-        )
-    return stream_id, proxy.admission.connection(source, connection, proxy.counters)

@@ -33,6 +33,18 @@ class Rules:
         """True if clients may publish that port."""
         return any(port in ports for ports in self.allow_ports)
 
+    def publishable(self, port: int) -> bool:
+        """True if clients may publish that port, and the server does not use it itself."""
+        return self.allows(port) and port not in self.reserved
+
+    def _allows_all(self, first: int, last: int) -> bool:
+        """True if every port of a range is allowed, by one range of the rules or by several."""
+        allowed = sorted(self.allow_ports, key=lambda ports: ports.first)
+        for ports in allowed:
+            if ports.first <= first <= ports.last:
+                first = ports.last + 1
+        return first > last
+
     def allows_addr(self, host: str) -> bool:
         """True if clients may publish on that address."""
         return any(covers(allowed, host) for allowed in self.allow_addrs)
@@ -43,9 +55,9 @@ class Rules:
         0 means whatever the system picks, which is right only if every port is allowed that the
         system could pick.
         """
-        if preferred and self.allows(preferred) and preferred not in self.reserved:
+        if preferred and self.publishable(preferred):
             yield preferred
-        if self.allows(limits.FIRST_EPHEMERAL) and self.allows(limits.LAST_EPHEMERAL):
+        if self._allows_all(limits.FIRST_EPHEMERAL, limits.LAST_EPHEMERAL):
             yield 0
             return
         total = sum(ports.last - ports.first + 1 for ports in self.allow_ports)

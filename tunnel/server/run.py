@@ -65,7 +65,13 @@ def _handle(
     for address in addresses:
         server.events.emit(ServerListening(address, pin))
     return ServerHandle(
-        addresses, pin, _statistics(server), server.draining.set, reload, server.update
+        addresses,
+        pin,
+        _statistics(server),
+        server.draining.set,
+        reload,
+        server.update,
+        server.reserved,
     )
 
 

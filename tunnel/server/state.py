@@ -8,7 +8,6 @@ from contextlib import contextmanager
 import attrs
 import trio
 
-from tunnel import limits
 from tunnel.eventlog import logged_events
 from tunnel.events import ClientConnected, ClientDisconnected, End, EndReason, EventStream
 from tunnel.model import Address
@@ -24,40 +23,13 @@ from tunnel.server.client_visits import ClientVisits
 from tunnel.server.directory import Directory
 from tunnel.server.identity import Identities, Identity
 from tunnel.server.limited_events import LimitedEvents
+from tunnel.server.policy import Policy
 from tunnel.server.proxies import Proxies
-from tunnel.server.ratelimit import Rate
 from tunnel.server.registry import Owner, Registration, Registry
 from tunnel.server.strangers import Strangers
 from tunnel.stats import Tally
 from tunnel.views import SessionStatistics
 from tunnel.yamux import Role, Settings
-
-
-@attrs.frozen
-class Policy:
-    """What a server asks of every client, whoever it is. Seconds throughout.
-
-    Args:
-      handshake_timeout: TLS, authentication and configuration together.
-      keepalive_interval: silence before a ping.
-      keepalive_timeout: silence after it before the client counts as gone.
-      shutdown_grace: how long live connections may go on when the server stops.
-      carrier: what carries visitors' sockets; None for the best there is.
-      rate: how fast new connections are taken; None for any rate.
-      max_unauthenticated: connections that have not proved anything yet.
-      max_connections_per_proxy: live visitors of one proxy.
-      max_connections_per_visitor: live visitors from one source network, on all proxies.
-    """
-
-    handshake_timeout: float = limits.HANDSHAKE_TIMEOUT
-    keepalive_interval: float = limits.KEEPALIVE_INTERVAL
-    keepalive_timeout: float = limits.KEEPALIVE_TIMEOUT
-    shutdown_grace: float = limits.SHUTDOWN_GRACE
-    carrier: str | None = None
-    rate: Rate | None = None
-    max_unauthenticated: int = limits.MAX_STRANGERS
-    max_connections_per_proxy: int = limits.PROXY_CONNECTIONS
-    max_connections_per_visitor: int = limits.VISITOR_CONNECTIONS
 
 
 @attrs.define(eq=False)
@@ -71,6 +43,7 @@ class Server:
       dummy: what unknown keys are checked against.
       events: told what happens.
       judge: asked for every visitor that may come in otherwise; see `Judge`.
+      reserved: the ports that the program itself listens on, which no rules may allow.
     """
 
     policy: Policy
@@ -79,6 +52,7 @@ class Server:
     dummy: Verifier
     events: EventStream = attrs.field(factory=logged_events, kw_only=True)
     judge: Judge | None = attrs.field(default=None, kw_only=True)
+    reserved: frozenset[int] = attrs.field(default=frozenset(), kw_only=True)
     directory: Directory = attrs.field(factory=Directory, init=False)
     #: Those whose clients were told that they are connected, by id.
     sessions: dict[str, Session] = attrs.field(factory=dict, init=False)
@@ -94,28 +68,17 @@ class Server:
     admission: Admission = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        policy = self.policy
-        self.registry = Registry(self.events)
-        self.limited = LimitedEvents(self.events)
-        self.strangers = Strangers(
-            places=policy.max_unauthenticated,
-            rate=policy.rate,
-            tally=self.tally,
-            events=self.events,
-        )
-        self.admission = Admission(
-            per_proxy=policy.max_connections_per_proxy,
-            per_visitor=policy.max_connections_per_visitor,
-            tally=self.tally,
-            events=self.events,
-            judge=self.judge,
-        )
+        policy, tally, events = self.policy, self.tally, self.events
+        self.registry = Registry(events)
+        self.limited = LimitedEvents(events)
+        self.strangers = Strangers(policy, tally=tally, events=events)
+        self.admission = Admission(policy, tally=tally, events=events, judge=self.judge)
 
     def update(self, policy: Policy, identities: Identities) -> None:
         """Ask other things of every client, and allow it others; sessions without a key end."""
-        self.strangers.update(policy.max_unauthenticated, policy.rate)
-        self.admission.update(policy.max_connections_per_proxy, policy.max_connections_per_visitor)
-        identities.update(self.identities)
+        self.strangers.update(policy)
+        self.admission.update(policy)
+        identities.take_over_quotas(self.identities)
         self.policy, self.identities = policy, identities
         for session in tuple(self.sessions.values()):
             session.update(identities)

@@ -13,13 +13,13 @@ import socket
 import attrs
 import trio
 
-from tunnel import limits
 from tunnel.eventlog import logged_events
 from tunnel.events import ConnectionTurnedAway, EventStream
 from tunnel.model import Address
 from tunnel.net.transport import peer_address, reset_on_close
 from tunnel.server.limited_events import LimitedEvents
-from tunnel.server.ratelimit import Penalties, Rate, RateLimit, network
+from tunnel.server.policy import Policy
+from tunnel.server.ratelimit import Penalties, RateLimit, network
 from tunnel.stats import Reason, Tally
 
 
@@ -95,22 +95,21 @@ class Strangers:
     """Lets new connections in, before a byte of theirs is read.
 
     Args:
-      places: how many there may be that have proved nothing.
-      rate: how fast they may come; None for any rate.
+      policy: how many there may be that have proved nothing, and how fast they may come; replaced
+        as a whole.
       tally: counts what was turned away.
       events: told of it, in lines that cannot flood.
     """
 
     def __init__(
         self,
+        policy: Policy,
         *,
-        places: int = limits.MAX_STRANGERS,
-        rate: Rate | None = None,
         tally: Tally | None = None,
         events: EventStream | None = None,
     ) -> None:
-        self._places = places
-        self._rate, self._limit = rate, None if rate is None else RateLimit(rate)
+        self._policy = policy
+        self._limit = _rate_limit(policy)
         self._tally = tally or Tally()
         self._waiting = StrangersByNetwork()
         self._penalties = Penalties()
@@ -119,11 +118,11 @@ class Strangers:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def update(self, places: int, rate: Rate | None) -> None:
-        """Other bounds from now on; what a rate remembers is forgotten only with that rate."""
-        self._places = places
-        if rate != self._rate:
-            self._rate, self._limit = rate, None if rate is None else RateLimit(rate)
+    def update(self, policy: Policy) -> None:
+        """Go by another policy from now on; what a rate remembers goes only with that rate."""
+        if policy.rate != self._policy.rate:
+            self._limit = _rate_limit(policy)
+        self._policy = policy
 
     def receive(self, sock: socket.socket) -> Stranger | None:
         """A place for a new connection; None if it is turned away, and closed.
@@ -141,7 +140,7 @@ class Strangers:
         if reason is not None:
             self._turn_away(sock, address, reason)
             return None
-        if len(self._waiting) >= self._places:
+        if len(self._waiting) >= self._policy.max_unauthenticated:
             self._make_room()
         stranger = Stranger(place, address)
         self._waiting.add(stranger)
@@ -192,3 +191,7 @@ class Strangers:
             self._penalties.left(stranger.place, trio.current_time())
         elif stranger in self._waiting:
             self._waiting.remove(stranger)
+
+
+def _rate_limit(policy: Policy) -> RateLimit | None:
+    return None if policy.rate is None else RateLimit(policy.rate)

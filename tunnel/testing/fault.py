@@ -90,17 +90,28 @@ class LinkFault:
         with trio.CancelScope() as scope:
             self._connections[scope] = seen
             try:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._pump, near, far)
-                    nursery.start_soon(self._pump, far, near)
-                ended = True
-            except* (trio.BrokenResourceError, trio.ClosedResourceError):
-                pass  # one end was reset: so is the other
+                ended = await self._carry_both_ways(near, far)
+                # One end was reset: the other is, too, as soon as anything is carried again.
+                await self._flowing.wait()
             finally:
                 del self._connections[scope]
                 with trio.CancelScope(shield=True):
                     for stream in (near, far):
                         await _close(stream, reset=not ended)
+
+    async def _carry_both_ways(
+        self, near: trio.abc.HalfCloseableStream, far: trio.abc.HalfCloseableStream
+    ) -> bool:
+        """True if both ends ended properly; False if one was reset."""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._pump, near, far)
+                nursery.start_soon(self._pump, far, near)
+        except* (trio.BrokenResourceError, trio.ClosedResourceError):
+            ended = False
+        else:
+            ended = True
+        return ended
 
     async def _pump(
         self, source: trio.abc.ReceiveStream, sink: trio.abc.HalfCloseableStream

@@ -25,13 +25,12 @@ from tunnel.eventlog import logged_events
 from tunnel.library.events import EventQueues
 from tunnel.library.server import EmbeddedServer
 from tunnel.model import Address, ResetCode
-from tunnel.net.link import Link
 from tunnel.net.listen import close_all
 from tunnel.net.muxstream import MuxStream
 from tunnel.net.nursery import open_collapsing_nursery
 from tunnel.net.transport import StreamTransport, Transport
 from tunnel.server import run as server_run
-from tunnel.server.proxy import Proxy, open_visitor_stream
+from tunnel.server.member import Member
 from tunnel.server.state import Server
 from tunnel.server.strangers import Stranger
 from tunnel.testing.fault import LinkFault
@@ -72,14 +71,15 @@ class MemoryServer(EmbeddedServer):
           ConnectionRefusedError: nothing is.
           trio.BrokenResourceError: the server turned the visitor away.
         """
-        proxy, link = self._published(address)
+        member = self._published(address)
+        link, admission = member.link, member.proxy.admission
         await link.running.wait()
         await link.wait_can_open()
         source = self._anybody()
-        if (reason := proxy.admission.refusal(source)) is not None:
-            proxy.admission.count_refused(reason, source)
+        if (reason := admission.refusal(source)) is not None:
+            admission.count_refused(reason, source)
             raise trio.BrokenResourceError(reason)
-        stream_id, connection = open_visitor_stream(source, address, proxy, link)
+        stream_id, connection = member.open_visitor_stream(source, address)
         stream = MuxStream(link, stream_id)
         stream.counters = connection.counters
         link.attach(stream_id, stream.endpoint)
@@ -94,11 +94,11 @@ class MemoryServer(EmbeddedServer):
             code = stream.endpoint.reset_code
             connection.end(None if code is None else ResetCode.of(code))
 
-    def _published(self, address: Address) -> tuple[Proxy, Link]:
+    def _published(self, address: Address) -> Member:
         for session in self.server.sessions.values():
             for proxy in session.proxies:
                 if any(address.port == bound.port for bound in proxy.addresses):
-                    return proxy, session.link
+                    return Member(proxy, session.registration, session.link)
         raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
 
 

@@ -60,8 +60,8 @@ def _state_directory(source: Path) -> Path:
 
     server = detect(read_text(source)) is Kind.SERVER
     config = load_server(source) if server else load_client(source)
-    beside = source.absolute().parent
-    return store.state_directory(config.state_dir, beside=beside, environ=os.environ)
+    base = source.absolute().parent
+    return store.state_directory(config.state_dir, base=base, environ=os.environ)
 
 
 def describe(answer: dict[str, Any]) -> str:

@@ -170,7 +170,7 @@ def quick_config(port: int, environ: Mapping[str, str]) -> ServerConfig:
     from tunnel import store
     from tunnel.config import ServerConfig
 
-    state_dir = store.state_directory(None, beside=Path.cwd(), environ=environ)
+    state_dir = store.state_directory(None, base=Path.cwd(), environ=environ)
     key = environ.get("TLS_TUNNEL_AUTH_KEY") or store.own_key(state_dir)
     return ServerConfig(bind_port=port, auth_key=key, state_dir=str(state_dir))
 

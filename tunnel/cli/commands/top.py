@@ -75,7 +75,7 @@ def _token(value: ServerConfig | ClientConfig, config: Path) -> str | None:
 
     if value.stats_token_file is None:
         return value.stats_token
-    return read_token(store.resolve(value.stats_token_file, beside=config.absolute().parent))
+    return read_token(store.resolve(value.stats_token_file, base=config.absolute().parent))
 
 
 def read_token(path: Path) -> str:
