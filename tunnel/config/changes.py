@@ -66,7 +66,7 @@ class Changes:
       added, removed: names of a client's proxies, or of the clients that a server knows.
       moved: proxies whose published address or port is another.
       changed: those of which something else is different; live connections go on as they are.
-      live: keys that take effect at once.
+      live: keys that take effect at once, those of keepalive for sessions that begin later.
       anew: keys that take effect with a new connection to the server; it is made at once.
       restart: keys that take effect when the program is restarted.
     """
