@@ -2,7 +2,8 @@
 
 What is particular to a kind stands here, in one class for each: what the rules say of it, what is
 claimed and opened, what stands in the way of that, and how visitors are accepted. Another kind (a
-name on a shared port, a UDP port) is another class, and a line in `make_entry`.
+name on a shared port, a UDP port) is another class here, and a line in `make_entry`; what it takes
+elsewhere is in docs/design.md.
 """
 
 from __future__ import annotations
