@@ -25,16 +25,21 @@ def figures(longest=1, circles=()):
 
 
 @pytest.fixture
-def measured(monkeypatch, tmp_path):
-    """Has `--figures` find those that are set in this list: before, and now."""
-    found = []
-    monkeypatch.setattr(command, "measure", lambda _: found.pop(0))
+def no_history(monkeypatch, tmp_path):
+    """Every commit is an empty directory: no repository is needed."""
 
     @contextmanager
     def nothing(*_):
         yield tmp_path
 
     monkeypatch.setattr(command, "checkout", nothing)
+
+
+@pytest.fixture
+def measured(monkeypatch, no_history):
+    """Has `--figures` find those that are set in this list: before, and now."""
+    found = []
+    monkeypatch.setattr(command, "measure", lambda _: found.pop(0))
     return found
 
 
@@ -65,7 +70,7 @@ def test_the_verdict_on_hops(capsys, monkeypatch, length, code):
     assert f"hops in: 1 frames between (at most {FRAMES}), 1 files" in printed
 
 
-def test_the_verdict_on_vanished_tests(capsys, monkeypatch):
+def test_the_verdict_on_vanished_tests(capsys, monkeypatch, no_history):
     trees = [{"a.py::test_x", "a.py::test_y"}, {"b.py::test_x", "b.py::test_y"}] * 2
     monkeypatch.setattr(command, "written_tests", lambda _: trees.pop(0))
     tables = [{"a.py": "b.py"}, {"a.py::test_x": "b.py::test_x"}]
