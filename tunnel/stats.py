@@ -46,6 +46,17 @@ class Counters:
         """Count a connection that ended."""
         self.active -= 1
 
+    def add(self, other: Counters | CountersStatistics) -> None:
+        """Add the numbers of another proxy, as far as they are settled.
+
+        Args:
+          other: unchanged by this.
+        """
+        self.active += other.active
+        self.total += other.total
+        self.delivered += other.delivered
+        self.read += other.read
+
     def statistics(self) -> CountersStatistics:
         """The numbers now."""
         self.settle()
@@ -163,9 +174,7 @@ class Totals:
             if counters.active:
                 now[key] = counters
             else:
-                self._gone.total += counters.total
-                self._gone.delivered += counters.delivered
-                self._gone.read += counters.read
+                self._gone.add(counters)
         self._living = now
 
     def statistics(self) -> CountersStatistics:

@@ -7,7 +7,7 @@ label, which only grow.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, TypeAlias
 
 import attrs
@@ -25,7 +25,7 @@ from prometheus_client.registry import Collector
 from tunnel import limits
 from tunnel._version import __version__
 from tunnel.ops.statistics import Statistics
-from tunnel.stats import Histogram
+from tunnel.stats import Counters, Histogram
 from tunnel.views import ProgramView, ProxyView
 
 _PREFIX: Final = "tls_tunnel_"
@@ -55,6 +55,14 @@ _OF_SERVER: Final = {
     "rejected",
 }
 _OF_CLIENT: Final = {"connecting", "connected", "lost", "refused", "published", "rejected"}
+#: Metrics of each proxy, in the order of the numbers in `_proxy_families`.
+_OF_PROXIES: Final = (
+    (GaugeMetricFamily, "proxy_published", "1 if the proxy is published."),
+    (GaugeMetricFamily, "proxy_connections", "Connections of the proxy, now."),
+    (CounterMetricFamily, "proxy_connections_opened", "Connections of the proxy."),
+    (CounterMetricFamily, "proxy_sent_bytes", "Bytes towards its visitors."),
+    (CounterMetricFamily, "proxy_received_bytes", "Bytes from its visitors."),
+)
 
 
 class Metrics:
@@ -84,6 +92,7 @@ class Metrics:
         yield from self._program(view)
         yield from self._sums()
         yield from self._links(view)
+        yield _round_trips(view)
         yield from _proxies(view, self._statistics.snapshots.sent_and_received)
         yield from self._happened()
         if self._statistics.role == "server":
@@ -123,12 +132,10 @@ class Metrics:
             "Sessions whose connection takes no more at this moment.",
             sum(link.blocked for link in links),
         )
-        waits = GaugeMetricFamily(
-            f"{_PREFIX}waiting_connections", "Connections by what they wait for.", labels=["on"]
-        )
-        for reason, count in self._statistics.look_at_connections().waits.items():
-            waits.add_metric([reason.value], count)
-        yield waits
+        waits = self._statistics.look_at_connections().waits.items()
+        text = "Connections by what they wait for."
+        counts = ((reason.value, count) for reason, count in waits)
+        yield _labelled(GaugeMetricFamily, "waiting_connections", text, "on", counts)
 
     def _happened(self) -> Iterator[Metric]:
         counts = self._statistics.journal.counts
@@ -139,11 +146,10 @@ class Metrics:
             if not label:
                 yield _counter(name, text, counts[kind, ""])
                 continue
-            family = CounterMetricFamily(f"{_PREFIX}{name}", text, labels=[label])
-            for (counted, value), count in sorted(counts.items()):
-                if counted == kind:
-                    family.add_metric([value], count)
-            yield family
+            found = [
+                (value, n) for (counted, value), n in sorted(counts.items()) if counted == kind
+            ]
+            yield _labelled(CounterMetricFamily, name, text, label, found)
 
 
 @attrs.frozen(eq=False)
@@ -160,12 +166,9 @@ class _Collected(Collector):
 
 
 def _server(view: ProgramView) -> Iterator[Metric]:
-    turned_away = CounterMetricFamily(
-        f"{_PREFIX}turned_away", "Visitors and strangers turned away.", labels=["reason"]
-    )
-    for reason, count in view.rejected.items():
-        turned_away.add_metric([str(reason)], count)
-    yield turned_away
+    rejected = ((str(reason), count) for reason, count in view.rejected.items())
+    text = "Visitors and strangers turned away."
+    yield _labelled(CounterMetricFamily, "turned_away", text, "reason", rejected)
     strangers = view.strangers or 0
     yield _gauge("strangers", "Connections that have not proved anything yet.", strangers)
     if view.certificate_until is not None:
@@ -180,67 +183,48 @@ def _server(view: ProgramView) -> Iterator[Metric]:
 class _Sum:
     """The proxies of one label."""
 
-    active: int = 0
-    total: int = 0
-    delivered: int = 0
-    read: int = 0
+    counters: Counters = attrs.Factory(Counters)
     published: int = 0
 
     def add(self, proxy: ProxyView) -> None:
-        counters = proxy.counters
-        self.active += counters.active
-        self.total += counters.total
-        self.delivered += counters.delivered
-        self.read += counters.read
+        self.counters.add(proxy.counters)
         self.published += proxy.up
+
+
+def _round_trips(view: ProgramView) -> Metric:
+    """The last round trip of each client; two clients may have the same name."""
+    rtts: dict[str, float] = {}
+    for session in view.sessions:
+        if session.link and session.link.rtt is not None and len(rtts) < limits.METRIC_PROXIES:
+            rtts[session.client] = max(session.link.rtt, rtts.get(session.client, 0.0))
+    text = "The last round trip of a client."
+    return _labelled(GaugeMetricFamily, "session_rtt_seconds", text, "client", rtts.items())
 
 
 def _proxies(view: ProgramView, directed: _Directed) -> Iterator[Metric]:
     """Each proxy by its client's name and its own; two clients may have the same name."""
     sums: dict[tuple[str, str], _Sum] = {}
-    rtts: dict[str, float] = {}
     for session in view.sessions:
-        if session.link and session.link.rtt is not None and len(rtts) < limits.METRIC_PROXIES:
-            rtts[session.client] = max(session.link.rtt, rtts.get(session.client, 0.0))
         for proxy in session.proxies:
             key = (session.client, proxy.name)
             if key not in sums and len(sums) >= limits.METRIC_PROXIES:
                 key = _OTHERS
             sums.setdefault(key, _Sum()).add(proxy)
-    rtt = GaugeMetricFamily(
-        f"{_PREFIX}session_rtt_seconds", "The last round trip of a client.", labels=["client"]
-    )
-    for client, seconds in rtts.items():
-        rtt.add_metric([client], seconds)
-    yield rtt
     yield from _proxy_families(sums, directed)
 
 
-def _proxy_families(sums: dict[tuple[str, str], _Sum], directed: _Directed) -> Iterator[Metric]:
-    names = ["client", "proxy"]
-    published = GaugeMetricFamily(
-        f"{_PREFIX}proxy_published", "1 if the proxy is published.", labels=names
-    )
-    active = GaugeMetricFamily(
-        f"{_PREFIX}proxy_connections", "Connections of the proxy, now.", labels=names
-    )
-    total = CounterMetricFamily(
-        f"{_PREFIX}proxy_connections_opened", "Connections of the proxy.", labels=names
-    )
-    sent = CounterMetricFamily(
-        f"{_PREFIX}proxy_sent_bytes", "Bytes towards its visitors.", labels=names
-    )
-    received = CounterMetricFamily(
-        f"{_PREFIX}proxy_received_bytes", "Bytes from its visitors.", labels=names
-    )
+def _proxy_families(sums: dict[tuple[str, str], _Sum], directed: _Directed) -> Sequence[Metric]:
+    families = [
+        family(f"{_PREFIX}{name}", text, labels=["client", "proxy"])
+        for family, name, text in _OF_PROXIES
+    ]
     for labels, one in sums.items():
-        towards, away = directed(one.delivered, one.read)
-        published.add_metric(labels, one.published)
-        active.add_metric(labels, one.active)
-        total.add_metric(labels, one.total)
-        sent.add_metric(labels, towards)
-        received.add_metric(labels, away)
-    yield from (published, active, total, sent, received)
+        counters = one.counters
+        traffic = directed(counters.delivered, counters.read)
+        numbers = (one.published, counters.active, counters.total, *traffic)
+        for family, number in zip(families, numbers, strict=True):
+            family.add_metric(labels, number)
+    return families
 
 
 def _sessions(view: ProgramView) -> int:
@@ -253,6 +237,20 @@ def _gauge(name: str, text: str, value: float) -> Metric:
 
 def _counter(name: str, text: str, value: float) -> Metric:
     return CounterMetricFamily(f"{_PREFIX}{name}", text, value=value)
+
+
+def _labelled(
+    family: type[GaugeMetricFamily | CounterMetricFamily],
+    name: str,
+    text: str,
+    label: str,
+    numbers: Iterable[tuple[str, float]],
+) -> Metric:
+    """A metric with a number for each value of its one label."""
+    metric = family(f"{_PREFIX}{name}", text, labels=[label])
+    for value, number in numbers:
+        metric.add_metric([value], number)
+    return metric
 
 
 def _histogram(name: str, text: str, histogram: Histogram) -> Metric:
