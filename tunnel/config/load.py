@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Generic, TypeVar
 
 import attrs
@@ -17,7 +17,7 @@ import attrs
 from tunnel.config import rules
 from tunnel.config.client import ClientConfig, ProxyConfig, VisitorConfig
 from tunnel.config.legacy import OLD_VARIABLES
-from tunnel.config.locate import Lines
+from tunnel.config.locate import Lines, Path
 from tunnel.config.report import Notes, dotted
 from tunnel.config.schema import Kind
 from tunnel.config.server import IdentityConfig, RateLimit, ServerConfig
@@ -32,6 +32,7 @@ from tunnel.config.tables import (
 from tunnel.errors import ConfigError, Fault
 
 C = TypeVar("C", bound=attrs.AttrsInstance)
+T = TypeVar("T", ProxyConfig, VisitorConfig, IdentityConfig)
 Document = Mapping[str, Any]
 
 #: What stands at the top of each file; `forwarders` is an old client's.
@@ -181,12 +182,7 @@ def _read(
         return None
     _roots(document, kind, notes)
     if kind is None:
-        message = "neither [server] nor [client] is there; `tls-tunnel template` prints either"
-        notes.error((), message)
         return None
-    if kind not in document:
-        remedy = f"`tls-tunnel template {kind}` prints a file to begin with"
-        notes.error((kind.value,), f"the table [{kind}] is missing; {remedy}")
     reader = _server if kind is Kind.SERVER else _client
     values = reader(document, environ, notes)
     return None if notes.errors else _CONFIGS[kind](**values)
@@ -199,6 +195,7 @@ def _mistaken_for(kind: Kind | None, document: Document) -> Kind | None:
 
 
 def _roots(document: Document, kind: Kind | None, notes: Notes) -> None:
+    """The tables at the top: those that are unknown or another file's, and the one that must be."""
     known = [root for of, names in _ROOTS.items() if kind in (of, None) for root in names]
     for name, value in document.items():
         if name in known:
@@ -207,6 +204,12 @@ def _roots(document: Document, kind: Kind | None, notes: Notes) -> None:
             notes.error((name,), f"is not for a {kind}'s file: server and client have one each")
         else:
             unknown_key((name,), value, known, notes)
+    if kind is None:
+        message = "neither [server] nor [client] is there; `tls-tunnel template` prints either"
+        notes.error((), message)
+    elif kind not in document:
+        remedy = f"`tls-tunnel template {kind}` prints a file to begin with"
+        notes.error((kind.value,), f"the table [{kind}] is missing; {remedy}")
 
 
 def _server(document: Document, environ: Mapping[str, str], notes: Notes) -> Values:
@@ -216,7 +219,7 @@ def _server(document: Document, environ: Mapping[str, str], notes: Notes) -> Val
         return {}
     values = read_table(ServerConfig, file, path, notes, nested=("rate_limit", "clients"))
     values["rate_limit"] = _rate_limit(file, notes)
-    values["clients"] = _identities(file, notes)
+    values["clients"] = _tables(IdentityConfig, file, ("server", "clients"), notes)
     read_variables(ServerConfig, values, environ, notes)
     rules.server(file, values, notes)
     return values
@@ -231,12 +234,12 @@ def _rate_limit(server: Document, notes: Notes) -> RateLimit | None:
     return None if notes.errors else RateLimit(**values)
 
 
-def _identities(server: Document, notes: Notes) -> tuple[IdentityConfig, ...]:
-    path = ("server", "clients")
-    files = many_tables(server, path, notes).items()
-    tables = {i: read_table(IdentityConfig, file, (*path, i), notes) for i, file in files}
-    rules.identities(tables, notes)
-    return () if notes.errors else tuple(IdentityConfig(**values) for values in tables.values())
+def _tables(of: type[T], parent: Document, path: Path, notes: Notes) -> tuple[T, ...]:
+    """The tables of the array at a path; none if there is a fault anywhere."""
+    files = many_tables(parent, path, notes).items()
+    tables = {i: read_table(of, file, (*path, i), notes) for i, file in files}
+    _RULES[of](tables, notes)
+    return () if notes.errors else tuple(of(**values) for values in tables.values())
 
 
 def _client(document: Document, environ: Mapping[str, str], notes: Notes) -> Values:
@@ -253,8 +256,8 @@ def _client(document: Document, environ: Mapping[str, str], notes: Notes) -> Val
     if "forwarders" in document:
         unknown_key(("forwarders",), document["forwarders"], (), notes)
     return values | {
-        "proxies": _proxies(document, notes),
-        "visitors": _visitors(document, notes),
+        "proxies": _tables(ProxyConfig, document, ("proxies",), notes),
+        "visitors": _tables(VisitorConfig, document, ("visitors",), notes),
     }
 
 
@@ -263,18 +266,10 @@ def _anything_to_do(document: Document, notes: Notes) -> None:
         notes.error(("proxies",), "there is nothing to do: add a [[proxies]] or [[visitors]] table")
 
 
-def _proxies(document: Document, notes: Notes) -> tuple[ProxyConfig, ...]:
-    files = many_tables(document, ("proxies",), notes).items()
-    tables = {i: read_table(ProxyConfig, file, ("proxies", i), notes) for i, file in files}
-    rules.proxies(tables, notes)
-    return () if notes.errors else tuple(ProxyConfig(**values) for values in tables.values())
-
-
-def _visitors(document: Document, notes: Notes) -> tuple[VisitorConfig, ...]:
-    files = many_tables(document, ("visitors",), notes).items()
-    tables = {i: read_table(VisitorConfig, file, ("visitors", i), notes) for i, file in files}
-    rules.visitors(tables, notes)
-    return () if notes.errors else tuple(VisitorConfig(**values) for values in tables.values())
-
-
+#: The rules for the tables of an array, by what each table becomes.
+_RULES: Final[dict[type, Callable[[rules.Tables, Notes], None]]] = {
+    IdentityConfig: rules.identities,
+    ProxyConfig: rules.proxies,
+    VisitorConfig: rules.visitors,
+}
 _CONFIGS: Final = {Kind.SERVER: ServerConfig, Kind.CLIENT: ClientConfig}

@@ -27,7 +27,7 @@ _KEYGEN: Final = "`tls-tunnel keygen` prints one; server and client need the sam
 
 def server(file: Mapping[str, object], values: Values, notes: Notes) -> None:
     """The rules of ``[server]``."""
-    _auth_key(("server",), file, values, notes, needed="clients" not in file)
+    _auth_key("server", file, values, notes, needed="clients" not in file)
     _certificate("server", file, notes)
     _stats("server", file, notes)
     _different_keys(file, values, notes)
@@ -54,7 +54,7 @@ def identities(tables: Tables, notes: Notes) -> None:
 
 def client(file: Mapping[str, object], values: Values, notes: Notes) -> None:
     """The rules of ``[client]``."""
-    _auth_key(("client",), file, values, notes)
+    _auth_key("client", file, values, notes)
     _certificate("client", file, notes)
     _stats("client", file, notes)
     _verification(values, notes)
@@ -115,23 +115,17 @@ def _secrets(array: str, tables: Tables, notes: Notes) -> None:
 
 
 def _auth_key(
-    table: Path,
-    file: Mapping[str, object],
-    values: Values,
-    notes: Notes,
-    *,
-    needed: bool = True,
+    table: str, file: Mapping[str, object], values: Values, notes: Notes, *, needed: bool = True
 ) -> None:
-    path = (*table, "auth_key")
+    path = (table, "auth_key")
     if "auth_key" not in file and values.get("auth_key") is not None:
         # From the environment, so it goes before a file that the configuration names.
         values["auth_key_file"] = None
     if "auth_key" in file and "auth_key_file" in file:
         notes.error(path, "auth_key and auth_key_file are both there: keep one of them")
-    elif values.get("auth_key", "") is None and values.get("auth_key_file", "") is None:
+    elif needed and all(values.get(key, "") is None for key in ("auth_key", "auth_key_file")):
         where = f"here, in a file that auth_key_file names, or in {AUTH_KEY_VARIABLE}"
-        if needed:
-            notes.error(path, f"is missing: it goes {where}; {_KEYGEN}")
+        notes.error(path, f"is missing: it goes {where}; {_KEYGEN}")
     elif values.get("auth_key") == PLACEHOLDER_KEY:
         notes.error(path, f"{_PLACEHOLDER}; {_KEYGEN}")
 
