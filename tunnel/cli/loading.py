@@ -197,18 +197,31 @@ def _references(path: Path, value: ServerConfig | ClientConfig) -> Iterator[Faul
 
     Not an error: a configuration may be checked on another machine than the one it is for.
     """
+    for place, key, name in named_files(value):
+        if problem := _file_problem(name, path.parent, secret=FILES[key]):
+            yield Fault(None, place + key, problem)
+
+
+def named_files(value: ServerConfig | ClientConfig) -> Iterator[tuple[str, str, str]]:
+    """The files that a configuration names: for each its table, as in `proxies[0].`, key and name.
+
+    Args:
+      value: the configuration.
+    """
     entries: dict[str, Entry | Visited] = {"": value}
     entries |= {f"server.clients[{i}].": entry for i, entry in enumerate(_identities(value))}
     entries |= {f"{dotted(path)}.": visited for path, visited in _visited(value).items()}
     for place, key in itertools.product(entries, FILES):
-        if (named := getattr(entries[place], key, None)) is None:
-            continue
-        try:
-            file = store.resolve(named, base=path.parent)
-        except StoreError as error:
-            yield Fault(None, place + key, str(error))
-            continue
-        if not os.access(file, os.R_OK):
-            yield Fault(None, place + key, f"there is no file {file}, or it cannot be read")
-        elif FILES[key] and (problem := store.exposed(file)):
-            yield Fault(None, place + key, problem)
+        if (name := getattr(entries[place], key, None)) is not None:
+            yield place, key, name
+
+
+def _file_problem(name: str, base: Path, *, secret: bool) -> str | None:
+    """Why a program here could or should not use the file; None if nothing is wrong with it."""
+    try:
+        file = store.resolve(name, base=base)
+    except StoreError as error:
+        return str(error)
+    if not os.access(file, os.R_OK):
+        return f"there is no file {file}, or it cannot be read"
+    return store.exposed(file) if secret else None

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tunnel import store
-from tunnel.cli.loading import FILES, read_text
+from tunnel.cli.loading import named_files, read_text
 from tunnel.config import ClientConfig, Kind, ServerConfig
 from tunnel.config.load import load_client, load_server
 from tunnel.errors import TunnelError
@@ -90,12 +90,8 @@ def _files(value: ServerConfig | ClientConfig, base: Path) -> Iterator[Path]:
     Raises:
       TunnelError: one is not there.
     """
-    if isinstance(value, ServerConfig):
-        tables: tuple[object, ...] = value.clients
-    else:
-        tables = *value.proxies, *value.visitors
-    named = (getattr(entry, key, None) for entry in (value, *tables) for key in FILES)
-    for path in dict.fromkeys(store.resolve(each, base=base) for each in named if each):
+    files = (store.resolve(name, base=base) for _, _, name in named_files(value) if name)
+    for path in dict.fromkeys(files):
         if not path.is_file():
             raise TunnelError(f"the configuration names {path}, and there is no such file")
         yield path
@@ -132,12 +128,19 @@ def _check_readable(files: Iterable[Path], group: str) -> None:
             raise TunnelError(
                 f"group {group} cannot read {file}: chgrp {group} {file} && chmod 640 {file}"
             )
-        for directory in file.resolve().parents:
-            if not _lets(directory, number, stat.S_IXGRP, stat.S_IXOTH):
-                raise TunnelError(
-                    f"group {group} cannot enter {directory}, where {file} is: "
-                    f"chgrp {group} {directory} && chmod 750 {directory}"
-                )
+        if directory := _barred_directory(file, number):
+            raise TunnelError(
+                f"group {group} cannot enter {directory}, where {file} is: "
+                f"chgrp {group} {directory} && chmod 750 {directory}"
+            )
+
+
+def _barred_directory(file: Path, group: int) -> Path | None:
+    """The innermost directory on the way to a file that members of a group cannot enter."""
+    for directory in file.resolve().parents:
+        if not _lets(directory, group, stat.S_IXGRP, stat.S_IXOTH):
+            return directory
+    return None
 
 
 def _lets(path: Path, group: int, of_group: int, of_others: int) -> bool:
