@@ -142,11 +142,7 @@ def _refuse_another_server(path: Path, config: ClientConfig, join: Join) -> None
     Raises:
       ConfigError: it does not.
     """
-    key = config.auth_key
-    if key is None:
-        base = store.directory_of(path)
-        key = store.read_auth_key(store.resolve(config.auth_key_file or "", base=base))
-    wrong = None
+    key, wrong = _key_of(path, config), None
     if join.host not in config.server_addr or join.port != config.server_port:
         wrong = "leads to another server"
     elif key != join.key:
@@ -156,3 +152,10 @@ def _refuse_another_server(path: Path, config: ClientConfig, join: Join) -> None
     if wrong:
         message = f"this file {wrong} than the join string: give another name to save as"
         raise ConfigError(str(path), [Fault(None, None, message)])
+
+
+def _key_of(path: Path, config: ClientConfig) -> str:
+    if config.auth_key is not None:
+        return config.auth_key
+    named = store.resolve(config.auth_key_file or "", base=store.directory_of(path))
+    return store.read_auth_key(named)

@@ -20,7 +20,7 @@ from tunnel import limits
 from tunnel.cli.display import ProgressBar
 from tunnel.config import ClientConfig, ProxyConfig, VisitorConfig
 from tunnel.errors import TunnelError
-from tunnel.library.link import connect
+from tunnel.library.link import ClientLink, connect
 from tunnel.model import Address
 from tunnel.net.nursery import open_collapsing_nursery
 
@@ -122,12 +122,20 @@ async def _visited(config: ClientConfig, service: Service) -> AsyncIterator[Addr
             config, proxies=(), visitors=(VisitorConfig(name=name, bind_port=0),)
         )
         async with connect(owner, reconnect=False), connect(visitor, reconnect=False) as link:
-            address: Address | None = None
-            with trio.move_on_after(limits.BENCH_PATIENCE):
-                address = await link.visitors[0].reach.wait_value(lambda at: at is not None)
-            if address is None:
-                raise TunnelError("the server does not let the service be visited; -v shows why")
-            yield address
+            yield await _reached(link)
+
+
+async def _reached(link: ClientLink) -> Address:
+    """Wait until the client's one visitor has its port; the address of it.
+
+    Raises:
+      TunnelError: it has none after `limits.BENCH_PATIENCE` seconds.
+    """
+    with trio.move_on_after(limits.BENCH_PATIENCE):
+        address: Address | None = await link.visitors[0].reach.wait_value(lambda at: at is not None)
+        if address is not None:
+            return address
+    raise TunnelError("the server does not let the service be visited; -v shows why")
 
 
 class Service:

@@ -172,18 +172,21 @@ def start_logging(settings: Settings, stream: TextIO | None = None) -> None:
     """
     from tunnel.ops.logs import configure_logging
 
-    named = settings.log_format or os.environ.get(LOG_FORMAT_VARIABLE) or Form.TEXT
-    try:
-        form = Form(named)
-    except ValueError:
-        fault = Fault(None, LOG_FORMAT_VARIABLE, f"must be text or json, not {named!r}")
-        raise ConfigError("environment", [fault]) from None
     configure_logging(
         level=settings.level,
-        form=form.value,
+        form=_log_form(settings).value,
         stream=sys.stderr if stream is None else stream,
         environ=os.environ,
     )
+
+
+def _log_form(settings: Settings) -> Form:
+    named = settings.log_format or os.environ.get(LOG_FORMAT_VARIABLE) or Form.TEXT
+    try:
+        return Form(named)
+    except ValueError:
+        fault = Fault(None, LOG_FORMAT_VARIABLE, f"must be text or json, not {named!r}")
+        raise ConfigError("environment", [fault]) from None
 
 
 # --- Options of several commands ------------------------------------------------------------

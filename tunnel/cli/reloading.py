@@ -103,13 +103,22 @@ class RunningConfig:
         """
         async with self._lock:
             new, changes = await trio.to_thread.run_sync(self._read)
-            if isinstance(new, ServerConfig) and isinstance(handle, ServerHandle):
-                await change_server(handle, new, source=self.source)
-            elif isinstance(new, ClientConfig) and isinstance(handle, ClientHandle):
-                await change_client(handle, new, source=self.source, anew=bool(changes.anew))
+            await self._change(handle, new, anew=bool(changes.anew))
             self.config = new
         _log(changes)
         return changes
+
+    async def _change(
+        self,
+        handle: ServerHandle | ClientHandle,
+        new: ServerConfig | ClientConfig,
+        *,
+        anew: bool,
+    ) -> None:
+        if isinstance(new, ServerConfig) and isinstance(handle, ServerHandle):
+            await change_server(handle, new, source=self.source)
+        elif isinstance(new, ClientConfig) and isinstance(handle, ClientHandle):
+            await change_client(handle, new, source=self.source, anew=anew)
 
     def _read(self) -> tuple[ServerConfig | ClientConfig, Changes]:
         if isinstance(self.config, ServerConfig):

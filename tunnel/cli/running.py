@@ -70,11 +70,8 @@ def run_line(work: Callable[[], Awaitable[None]], display: Callable[[], Awaitabl
         task_status.started()
         await work()
 
-    async def background(_handle: None) -> None:
-        await display()
-
     raise_descriptor_limit()
-    program = Program(run, background=background, hangup_ends=True)
+    program = Program(run, background=lambda _handle: display(), hangup_ends=True)
     trio.run(until_signal, program, Notifier())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +12,7 @@ import typer
 from tunnel.cli.options import Config, Form, FormOption
 
 if TYPE_CHECKING:
-    from tunnel.config import ClientConfig
+    from tunnel.config import ClientConfig, ProxyConfig
 
 
 def proxy() -> None:
@@ -29,14 +30,11 @@ def add(
     config: Config = Path("client.toml"),
 ) -> None:
     """Write one more proxy into a client's file."""
-    from tunnel.cli.loading import read_text, rewrite
     from tunnel.config.edit import add_proxy
     from tunnel.library.arguments import local_address, proxy_config
 
     keys = {"name": name, "publish_port": port, **local_address(local)}
-    added = proxy_config(keys, "proxy add")
-    text = read_text(config, "client")
-    rewrite(config, add_proxy(text, added, source=str(config), environ=os.environ))
+    _edit(config, add_proxy, proxy_config(keys, "proxy add"))
     print(f"added {name} to {config}; {_when(config)}")
 
 
@@ -45,12 +43,18 @@ def remove(
     config: Config = Path("client.toml"),
 ) -> None:
     """Take a proxy out of a client's file, with the comment right above it."""
-    from tunnel.cli.loading import read_text, rewrite
     from tunnel.config.edit import remove_proxy
 
-    text = read_text(config, "client")
-    rewrite(config, remove_proxy(text, name, source=str(config), environ=os.environ))
+    _edit(config, remove_proxy, name)
     print(f"removed {name} from {config}; {_when(config)}")
+
+
+def _edit(config: Path, edit: Callable[..., str], what: ProxyConfig | str) -> None:
+    """Have a function of `tunnel.config.edit` add or remove something in a client's file."""
+    from tunnel.cli.loading import read_text, rewrite
+
+    text = read_text(config, "client")
+    rewrite(config, edit(text, what, source=str(config), environ=os.environ))
 
 
 def show(config: Config = Path("client.toml"), form: FormOption = Form.TEXT) -> None:

@@ -37,6 +37,8 @@ QuickPort = Annotated[
     int | None, typer.Option(min=0, max=65535, help="With --quick: where it listens. [8443]")
 ]
 
+#: Parameters that only a quick server has, and their options.
+_OF_QUICK: Final = {"public_addr": "--public-addr", "port": "--port"}
 #: Addresses for documentation (RFC 5737, RFC 3849): the route there is the default route.
 _IPV4_ELSEWHERE: Final = "192.0.2.1"
 _IPV6_ELSEWHERE: Final = "2001:db8::1"
@@ -74,19 +76,23 @@ def server(
     port: QuickPort = None,
 ) -> None:
     """Run the server until SIGINT or SIGTERM."""
+    _refuse_mixture(ctx, quick=quick)
+    start_logging(ctx.obj)
     if quick:
-        if given(ctx, "config"):
-            raise typer.BadParameter("--quick is without a file", param_hint="--config")
-        start_logging(ctx.obj)
         run_quick(limits.SERVER_PORT if port is None else port, public_addr)
         return
-    if public_addr is not None or port is not None:
-        hint = "--port" if public_addr is None else "--public-addr"
-        raise typer.BadParameter("is for --quick; else it is in the file", param_hint=hint)
-    start_logging(ctx.obj)
     from tunnel.cli.loading import load_server
 
     run(load_server(config), config)
+
+
+def _refuse_mixture(ctx: typer.Context, *, quick: bool) -> None:
+    """Go on only if no option is for the other kind of server, the quick one or that of a file."""
+    if quick and given(ctx, "config"):
+        raise typer.BadParameter("--quick is without a file", param_hint="--config")
+    for name, hint in _OF_QUICK.items():
+        if not quick and given(ctx, name):
+            raise typer.BadParameter("is for --quick; else it is in the file", param_hint=hint)
 
 
 def run(config: ServerConfig, source: Path) -> None:
@@ -157,8 +163,7 @@ def run_quick(port: int, public_addr: str | None) -> None:
 def quick_config(port: int, environ: Mapping[str, str]) -> ServerConfig:
     """Make the configuration of a server without a file.
 
-    Its key is that of the environment, else the one that is kept in the state directory, where a
-    new one is made if there is none.
+    Its key is that of the environment, else that of the state directory, made there once.
 
     Args:
       port: where clients connect to; 0 for any.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from tunnel.errors import TunnelError
+from tunnel.model import Address
 
 if TYPE_CHECKING:
     from tunnel.config import ClientConfig, ServerConfig
@@ -62,12 +63,15 @@ def source_of(config: Path, token: str | None) -> Source:
     text = read_text(config)
     load = load_client if detect(text) is Kind.CLIENT else load_server
     value: ServerConfig | ClientConfig = load(text, source=str(config), environ=os.environ).value
+    return Source(_url(value, config), token or _token(value, config))
+
+
+def _url(value: ServerConfig | ClientConfig, config: Path) -> str:
     if not value.stats_port:
         what = "is 0, any free one: name it with -u" if value.stats_port == 0 else "is not set"
         raise TunnelError(f"{config}: stats_port {what}")
     host = _LOOPBACK.get(value.stats_addr, value.stats_addr)
-    host = f"[{host}]" if ":" in host else host
-    return Source(f"http://{host}:{value.stats_port}", token or _token(value, config))
+    return f"http://{Address(host, value.stats_port)}"
 
 
 def _token(value: ServerConfig | ClientConfig, config: Path) -> str | None:
