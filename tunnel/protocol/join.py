@@ -8,7 +8,14 @@ from typing import Final
 import attrs
 
 from tunnel.errors import TunnelError
-from tunnel.protocol.keys import KEY_SIZE, armoured, generate_key, key_bytes, read_armoured
+from tunnel.protocol.keys import (
+    KEY_SIZE,
+    MISTYPED,
+    armoured,
+    generate_key,
+    key_bytes,
+    read_armoured,
+)
 
 #: What join strings begin with, so that people and secret scanners know one when they see it.
 PREFIX: Final = "ttj1_"
@@ -62,14 +69,7 @@ class Join:
         Raises:
           JoinFormatError: it is something else, or was mistyped or cut.
         """
-        text = text.strip()
-        if not text.startswith(PREFIX):
-            raise JoinFormatError(f"a join string begins with {PREFIX}; this text does not")
-        payload = _payload(text)
-        if payload is None:
-            raise JoinFormatError(
-                "the join string has a wrong checksum: it was mistyped or cut short; copy it again"
-            )
+        payload = _payload(text.strip())
         key, rest = payload[:KEY_SIZE], payload[KEY_SIZE:]
         pin, rest = rest[:_PIN_SIZE], rest[_PIN_SIZE:]
         host = rest[_PORT.size :]
@@ -79,12 +79,18 @@ class Join:
         return cls(host.decode(), port, generate_key(key), _PIN + pin.hex())
 
 
-def _payload(text: str) -> bytes | None:
-    if len(text) > _LONGEST:
-        return None
-    payload = read_armoured(text, PREFIX, _LABEL)
-    least = KEY_SIZE + _PIN_SIZE + _PORT.size
-    return payload if payload is not None and len(payload) > least else None
+def _payload(text: str) -> bytes:
+    """The bytes of a join string, which have key, pin, port and a part of the host at least.
+
+    Raises:
+      JoinFormatError: it is something else, or was mistyped or cut.
+    """
+    if not text.startswith(PREFIX):
+        raise JoinFormatError(f"a join string begins with {PREFIX}; this text does not")
+    payload = read_armoured(text, PREFIX, _LABEL) if len(text) <= _LONGEST else None
+    if payload is None or len(payload) <= KEY_SIZE + _PIN_SIZE + _PORT.size:
+        raise JoinFormatError(f"the join string has a wrong checksum: {MISTYPED}")
+    return payload
 
 
 def _is_host(host: bytes) -> bool:

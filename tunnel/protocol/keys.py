@@ -20,6 +20,8 @@ from tunnel.errors import TunnelError
 PREFIX: Final = "ttk1_"
 #: The same for what a server keeps of a key.
 VERIFIER_PREFIX: Final = "ttv1_"
+#: What to do about a word with a wrong checksum.
+MISTYPED: Final = "it was mistyped or cut short; copy it again"
 KEY_SIZE: Final = 32
 _KEY_ID_SIZE: Final = 16
 _HASH_SIZE: Final = 32
@@ -60,10 +62,7 @@ def is_generated_key(text: str) -> bool:
     if not text.startswith(PREFIX):
         return False
     if _read(text, PREFIX, _KEY_LABEL, KEY_SIZE) is None:
-        raise KeyFormatError(
-            f"the key begins with {PREFIX} and its checksum is wrong: "
-            "it was mistyped or cut short; copy it again"
-        )
+        raise KeyFormatError(f"the key begins with {PREFIX} and its checksum is wrong: {MISTYPED}")
     return True
 
 
@@ -145,7 +144,7 @@ class Verifier:
         if payload is None:
             raise KeyFormatError(
                 f"a verifier begins with {VERIFIER_PREFIX} and has a checksum, which is wrong "
-                "here: it was mistyped or cut short; copy it again"
+                f"here: {MISTYPED}"
             )
         stored_key, server_key = payload[_KEY_ID_SIZE:-_HASH_SIZE], payload[-_HASH_SIZE:]
         return cls(payload[:_KEY_ID_SIZE], stored_key, server_key)

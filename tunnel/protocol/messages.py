@@ -339,10 +339,12 @@ def decode(frame: bytes) -> Message | Unknown:
         return Unknown(kind)
     try:
         # Before anything else is read: a later version may have changed it all.
-        if kind in _VERSIONED:
-            version = fields.integer(value, "version", 1, _U32)
-            if version != VERSION:
-                return Unknown(kind, version)
-        return reader(value)
+        version = _version(kind, value)
+        return reader(value) if version == VERSION else Unknown(kind, version)
     except RemoteProtocolError as error:
         raise RemoteProtocolError(f"{kind}: {error}") from None
+
+
+def _version(kind: str, value: Json) -> int:
+    """The version that a first message says; what follows it is of the same one as it."""
+    return fields.integer(value, "version", 1, _U32) if kind in _VERSIONED else VERSION
