@@ -103,5 +103,10 @@ def from_environment(environ: MutableMapping[str, str], *, pid: int) -> Notifier
         logger.warning("Unknown kind of NOTIFY_SOCKET, nobody is told", extra={"socket": name})
         return Notifier()
     address = "\0" + name[1:] if name[0] == "@" else name
-    ours = meant_for in ("", str(pid)) and microseconds.isascii() and microseconds.isdigit()
-    return Notifier(address, int(microseconds) / 1e6 if ours and int(microseconds) else None)
+    return Notifier(address, _seconds(microseconds) if meant_for in ("", str(pid)) else None)
+
+
+def _seconds(microseconds: str) -> float | None:
+    """The watchdog's interval; None if there is none."""
+    number = int(microseconds) if microseconds.isascii() and microseconds.isdigit() else 0
+    return number / 1e6 if number else None

@@ -133,6 +133,7 @@ class Status:
             raise ValueError("not what a tls-tunnel answers")
         totals, of = _table(answer, "totals"), _table(answer, "connections")
         connections = [_table(each) for each in _list(of, "shown")]
+        waits = _waits(connections)
         return cls(
             role=_text(answer, "role"),
             version=_text(answer, "version"),
@@ -146,7 +147,7 @@ class Status:
             loop_lag=_maybe(answer, "loop_lag"),
             certificate_expires=_maybe(answer, "certificate_expires"),
             waits=_counted(_table(of, "waits")),
-            proxies=_proxies(map(_table, _list(answer, "proxies")), _waits(connections)),
+            proxies=tuple(_proxy(_table(each), waits) for each in _list(answer, "proxies")),
             sessions=tuple(_session(_table(each)) for each in _list(answer, "sessions")),
             connections=tuple(_connection(each) for each in connections if each.get("waits")),
         )
@@ -260,24 +261,18 @@ def _waits(connections: Iterable[Mapping[str, object]]) -> dict[Key, Counter[str
     return waits
 
 
-def _proxies(
-    tables: Iterable[Mapping[str, object]], waits: Mapping[Key, Counter[str]]
-) -> tuple[ProxyRow, ...]:
-    return tuple(
-        ProxyRow(
-            key=(_text(table, "session"), _text(table, "name")),
-            name=_text(table, "name"),
-            client=_text(table, "client"),
-            address=_address(table),
-            active=int(_number(table, "active_connections")),
-            total=int(_number(table, "total_connections")),
-            bytes=_traffic(table),
-            rtt=_maybe(table, "rtt"),
-            waits=tuple(
-                waits.get((_text(table, "client"), _text(table, "name")), Counter()).most_common()
-            ),
-        )
-        for table in tables
+def _proxy(table: Mapping[str, object], waits: Mapping[Key, Counter[str]]) -> ProxyRow:
+    name, client = _text(table, "name"), _text(table, "client")
+    return ProxyRow(
+        key=(_text(table, "session"), name),
+        name=name,
+        client=client,
+        address=_address(table),
+        active=int(_number(table, "active_connections")),
+        total=int(_number(table, "total_connections")),
+        bytes=_traffic(table),
+        rtt=_maybe(table, "rtt"),
+        waits=tuple(waits.get((client, name), Counter()).most_common()),
     )
 
 

@@ -13,7 +13,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tunnel.ops.top import ConnectionRow, History, ProxyRow, SessionRow, Status
+from tunnel.ops.top import ConnectionRow, History, ProxyRow, SessionRow, Status, Traffic
 
 _BARS = "▁▂▃▄▅▆▇█"
 #: Names and addresses are cut to no less, when the terminal is narrow.
@@ -164,24 +164,24 @@ _PROXIES = (
 )
 
 
-def _proxies(history: History, skipped: int) -> Section:
-    def row(proxy: ProxyRow) -> Sequence[str]:
-        rate = history.rate(proxy)
-        return (
-            proxy.name,
-            proxy.client,
-            proxy.address,
-            str(proxy.active),
-            str(proxy.total),
-            size(rate.sent),
-            size(rate.received),
-            size(proxy.bytes.sent),
-            size(proxy.bytes.received),
-            duration(proxy.rtt),
-            _waits(proxy.waits),
-        )
+def _proxy(it: ProxyRow, rate: Traffic) -> Sequence[str]:
+    return (
+        it.name,
+        it.client,
+        it.address,
+        str(it.active),
+        str(it.total),
+        size(rate.sent),
+        size(rate.received),
+        size(it.bytes.sent),
+        size(it.bytes.received),
+        duration(it.rtt),
+        _waits(it.waits),
+    )
 
-    rows = [row(proxy) for proxy in history.sorted()]
+
+def _proxies(history: History, skipped: int) -> Section:
+    rows = [_proxy(proxy, history.rate(proxy)) for proxy in history.sorted()]
     return Section("proxies", _PROXIES, rows[min(skipped, max(0, len(rows) - 1)) :])
 
 
