@@ -63,9 +63,7 @@ class Account(Meter):
         if self._over:
             return
         self._over = True
-        sent, received = self.delivered, self.read
-        if not self._published_here:
-            sent, received = received, sent
+        sent, received = self._sent_and_received()
         self._events.emit_visitor(
             VisitorClosed(
                 self._proxy_name,
@@ -78,3 +76,9 @@ class Account(Meter):
                 how_ended(code),
             )
         )
+
+    def _sent_and_received(self) -> tuple[int, int]:
+        """Bytes towards the visitor, and from it."""
+        if self._published_here:
+            return self.delivered, self.read
+        return self.read, self.delivered

@@ -159,10 +159,7 @@ class Shortage:
           error: why.
           details: go into the log line.
         """
-        now = trio.current_time()
-        if now >= self._say_again_at:
-            logger.warning("Cannot accept", extra=details | {"error": error.strerror})
-            self._say_again_at = now + limits.SHORTAGE_REMINDER
+        self._say(details | {"error": error.strerror})
         if self._pausing:
             await self._waiting.park()
             if self._pausing:
@@ -173,6 +170,12 @@ class Shortage:
         finally:
             self._pausing = False
             self._waiting.unpark()
+
+    def _say(self, details: dict[str, object]) -> None:
+        now = trio.current_time()
+        if now >= self._say_again_at:
+            logger.warning("Cannot accept", extra=details)
+            self._say_again_at = now + limits.SHORTAGE_REMINDER
 
 
 def exhausted(error: OSError) -> bool:

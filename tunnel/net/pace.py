@@ -31,14 +31,18 @@ class Pace:
         rate = self._transport.delivery_rate()
         if rate is None:
             return False
-        # Down at once, up in steps: a burst can look fast for a moment.
-        batch = min(_power_of_two(rate * limits.BATCH_TIME), 2 * self.batch)
-        batch = min(max(batch, limits.MIN_BATCH), limits.MAX_BATCH)
+        batch = self._following(rate)
         if batch == self.batch:
             return False
         self.batch = batch
         self._transport.limit_unsent(batch)
         return True
+
+    def _following(self, rate: float) -> int:
+        """The batch for a link that carries so many bytes a second."""
+        # Down at once, up in steps: a burst can look fast for a moment.
+        batch = min(_power_of_two(rate * limits.BATCH_TIME), 2 * self.batch)
+        return min(max(batch, limits.MIN_BATCH), limits.MAX_BATCH)
 
 
 def _power_of_two(size: float) -> int:
