@@ -765,7 +765,7 @@ async def _server_keepalive(there):
         await until(there.server.names)
         before = len(there.lines("Client disconnected"))
         wire.freeze()
-        await until(lambda: there.lines("Client disconnected")[before:])
+        await until(lambda n=before: there.lines("Client disconnected")[n:])
         assert there.lines("Client disconnected")[-1].reason == "no sign of life"
 
 
