@@ -33,7 +33,7 @@ PENALTY_LAST: Final = 60.0
 FAILURES_HALF_LIFE: Final = 300.0
 #: A network with a client that has proved itself is not refused for the failures of others in it,
 #: for so long after that client was last connected.
-TRUST_LASTS: Final = 600.0
+TRUST_LIFETIME: Final = 600.0
 #: A frame from a peer that has proved nothing. The largest honest one (2a) is under 1 KiB.
 MAX_FRAME_BEFORE_AUTHENTICATION: Final = 4 * KIB
 #: A frame from a peer that has. The largest honest one is a `configure` with everything that the
@@ -45,15 +45,15 @@ MAX_FRAME_AFTER_AUTHENTICATION: Final = 512 * KIB
 REFUSAL_DRAIN_BYTES: Final = 64 * KIB
 REFUSAL_DRAIN_TIMEOUT: Final = 2.0
 #: How often a server polls whether its certificate's files have changed: two system calls.
-CERTIFICATE_LOOK: Final = 5.0
+CERTIFICATE_POLL_INTERVAL: Final = 5.0
 #: Before a certificate runs out it is in the log this long, once in so many seconds. Two weeks:
 #: automatic renewal is 30 days ahead, so that it has failed for a while, and a person has time.
 CERTIFICATE_WARNING: Final = 14 * 86_400.0
 CERTIFICATE_REMINDER: Final = 86_400.0
 #: How often a program that watches its configuration polls it; the file must be the same twice.
-CONFIGURATION_LOOK: Final = 1.0
+CONFIGURATION_POLL_INTERVAL: Final = 1.0
 #: A program that is asked to reload derives keys first, a tenth of a second for each.
-CONTROL_PATIENCE: Final = 60.0
+CONTROL_TIMEOUT: Final = 60.0
 #: The longest a client lets a server tell it to wait; a stranger could be that server.
 MAX_RETRY_AFTER: Final = 60.0
 #: Characters of a refusal's text; a client shows it before it knows that the server wrote it.
@@ -104,9 +104,9 @@ RESTART_DELAY_LONGEST: Final = 1.5
 #: A server that is away for longer was stopped for good, and the usual delay holds.
 RESTART_PATIENCE: Final = 60.0
 #: How often a task that waits for longer looks whether the machine was suspended.
-SLEEP_LOOK: Final = 1.0
+SUSPEND_POLL_INTERVAL: Final = 1.0
 #: A clock that is ahead by this much shows that it was; less may be a late turn of the loop.
-SLEEP_SHORTEST: Final = 1.0
+SUSPEND_SHORTEST: Final = 1.0
 #: TCP keepalive towards visitors and local services: silence before the first probe, time between
 #: probes, probes without an answer. One that vanished is reset after two minutes, where the
 #: system's own settings take hours.
@@ -145,7 +145,7 @@ ASGI_LIFESPAN: Final = 30.0
 WITHDRAWAL: Final = 5.0
 
 #: How long a guest waits for the proxy's owner to take another stream.
-VISIT_PATIENCE: Final = 10.0
+VISIT_TIMEOUT: Final = 10.0
 #: How long a guest waits for the owner's proof. More than the server may take to reach the owner.
 VISIT_PROOF_TIMEOUT: Final = 15.0
 #: A proxy with a secret replaces its nonce after so many proofs, and remembers three times as many
@@ -157,7 +157,7 @@ VISIT_PROOFS: Final = 16_384
 #: How often the screen of a running command is drawn.
 SCREEN_INTERVAL: Final = 0.5
 #: How long a measurement waits until the server lets its own service be visited.
-BENCH_PATIENCE: Final = 10.0
+BENCH_TIMEOUT: Final = 10.0
 #: Of the time of a measurement, what round trips get; each direction gets half of the rest.
 BENCH_ROUND_TRIPS: Final = 0.2
 #: The part of each direction that does not count: TCP and windows grow meanwhile.
@@ -172,10 +172,10 @@ PROXY_CONNECTIONS: Final = 16_384
 VISITOR_CONNECTIONS: Final = 4096
 #: Log lines about refused connections: so many of a kind at once, then one in so many seconds,
 #: which says how many were left out.
-COMPLAINTS_AT_ONCE: Final = 20
-COMPLAINT_INTERVAL: Final = 1.0
+REFUSAL_LOG_BURST: Final = 20
+REFUSAL_LOG_INTERVAL: Final = 1.0
 #: A local service that fails for every second visitor is a line in so many seconds, not every time.
-LOCAL_COMPLAINT_INTERVAL: Final = 10.0
+LOCAL_FAILURE_LOG_INTERVAL: Final = 10.0
 
 # --- Yamux ----------------------------------------------------------------------------------
 
@@ -267,7 +267,7 @@ SHORTAGE_REMINDER: Final = 60.0
 # --- top and the audit log --------------------------------------------------------------------
 
 #: How long `top` waits for an answer before it says that there is none.
-TOP_PATIENCE: Final = 5.0
+TOP_TIMEOUT: Final = 5.0
 #: An answer that it reads: thousands of proxies are less.
 TOP_ANSWER: Final = 16 * MIB
 #: Of each list in an answer it looks at so many, and it remembers so many rates.
@@ -280,14 +280,14 @@ AUDIT_QUEUE: Final = 16_384
 #: process that is killed loses at most.
 AUDIT_INTERVAL: Final = 0.1
 #: How long the end of a program waits for a disk that does not take the last of them.
-AUDIT_GOODBYE: Final = 5.0
+AUDIT_FLUSH_TIMEOUT: Final = 5.0
 
 # --- Statistics over HTTP ---------------------------------------------------------------------
 
 #: Connections to the statistics' port; of more, the oldest is closed. A browser has six.
 HTTP_CONNECTIONS: Final = 64
 #: How long one of them may be silent between two requests, or not read its answer.
-HTTP_PATIENCE: Final = 10.0
+HTTP_IDLE_TIMEOUT: Final = 10.0
 #: How often the event loop's lag is measured.
 LAG_INTERVAL: Final = 1.0
 #: How often the round trip of each session is counted; measured ones are good for so long.
@@ -299,7 +299,7 @@ MAX_EVENT_TEXT: Final = 200
 #: Connections that are shown one by one.
 SHOWN_CONNECTIONS: Final = 200
 #: Looking at ten thousand connections takes some ten milliseconds: not more often than this.
-CONNECTIONS_LOOK: Final = 1.0
+CONNECTIONS_INTERVAL: Final = 1.0
 #: Proxies with metrics of their own, some seven series each; the others have their sum.
 METRIC_PROXIES: Final = 1000
 #: A token that a person made up must have at least this many characters.
@@ -316,4 +316,4 @@ TEST_RECONNECT_DELAY: Final = 0.1
 #: windows let less be under way.
 FAULT_QUEUE: Final = 4096
 #: How long a test of threads waits for what it asked the tunnel's thread.
-TEST_PATIENCE: Final = 30.0
+TEST_TIMEOUT: Final = 30.0

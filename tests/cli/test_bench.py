@@ -105,7 +105,7 @@ async def test_a_server_that_goes_away_meanwhile():
 
 
 async def test_a_server_that_lets_it_not_be_visited(monkeypatch):
-    monkeypatch.setattr(limits, "BENCH_PATIENCE", 0.1)
+    monkeypatch.setattr(limits, "BENCH_TIMEOUT", 0.1)
     identity = IdentityConfig(name="office", auth_key=KEY, max_proxies=1)
     config = ServerConfig(bind_addr="127.0.0.1", bind_port=0, clients=(identity,))
     async with serve(config) as server:

@@ -371,7 +371,7 @@ async def test_a_service_that_comes_and_goes_is_not_a_line_each_time(caplog, aut
         for _ in range(5):
             proxy._on_unreachable(OSError(111, "Connection refused"))
             proxy._unreachable = False  # as if the next visitor were lucky
-            await trio.sleep(limits.LOCAL_COMPLAINT_INTERVAL / 2)
+            await trio.sleep(limits.LOCAL_FAILURE_LOG_INTERVAL / 2)
         nursery.cancel_scope.cancel()
     assert len(caplog.records) == 3
 

@@ -54,7 +54,9 @@ async def test_a_link_that_died_meanwhile_is_noticed_and_replaced(
         await client.state.wait_value(ClientState.WAITING)
         await client.state.wait_value(ClientState.CONNECTED)
         # Noticed, asked; and once more asked, by the server, whether the former one is alive.
-        assert trio.current_time() - woke <= limits.SLEEP_LOOK + 2 * limits.PROBE_SHORTEST
+        assert (
+            trio.current_time() - woke <= limits.SUSPEND_POLL_INTERVAL + 2 * limits.PROBE_SHORTEST
+        )
 
 
 async def test_a_link_that_lives_is_kept(certificate, sleep, autojump_clock):

@@ -295,7 +295,7 @@ async def test_what_comes_while_all_is_cancelled_is_still_written():
 
 
 async def test_a_disk_that_hangs_does_not_keep_the_program(monkeypatch, caplog):
-    monkeypatch.setattr(limits, "AUDIT_GOODBYE", 0.01)
+    monkeypatch.setattr(limits, "AUDIT_FLUSH_TIMEOUT", 0.01)
     disk = Disk()
     disk.may.clear()
     audit = AuditLog(disk)

@@ -155,7 +155,7 @@ async def test_the_oldest_connections_go_first(place):
     first = await place.connect()
     await wait_all_tasks_blocked()
     others = [await place.connect() for _ in range(limits.HTTP_CONNECTIONS)]
-    with trio.fail_after(limits.HTTP_PATIENCE / 2):  # not merely because it is silent
+    with trio.fail_after(limits.HTTP_IDLE_TIMEOUT / 2):  # not merely because it is silent
         with contextlib.suppress(trio.BrokenResourceError):
             assert await first.receive_some() == b""
     await others[-1].send_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n")
@@ -187,7 +187,7 @@ async def test_a_client_that_does_not_read_harms_nobody(place):
 
 
 async def test_a_client_that_does_not_read_is_hung_up_on(place, monkeypatch):
-    monkeypatch.setattr(limits, "HTTP_PATIENCE", 0.5)
+    monkeypatch.setattr(limits, "HTTP_IDLE_TIMEOUT", 0.5)
     stream = await stuffed(place)
     with trio.fail_after(20):
         with pytest.raises(trio.BrokenResourceError):

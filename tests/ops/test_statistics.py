@@ -108,7 +108,7 @@ async def test_connections_are_not_looked_at_for_everybody_who_asks(autojump_clo
     for _ in range(5):
         one.status()
     assert len(looks) == 1
-    await trio.sleep(limits.CONNECTIONS_LOOK)
+    await trio.sleep(limits.CONNECTIONS_INTERVAL)
     one.status()
     assert len(looks) == 2
 

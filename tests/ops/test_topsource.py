@@ -111,7 +111,7 @@ async def test_nobody_there():
 
 
 async def test_somebody_who_does_not_answer(monkeypatch):
-    monkeypatch.setattr(limits, "TOP_PATIENCE", 0.05)
+    monkeypatch.setattr(limits, "TOP_TIMEOUT", 0.05)
     [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
     async with listener:
         port = listener.socket.getsockname()[1]

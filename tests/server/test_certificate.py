@@ -404,8 +404,8 @@ async def test_changed_files_are_noticed_by_the_server_itself(certificate, files
     async with world(certificate) as tunnel:
         await start(tunnel, files)
         before = tunnel.server.tls
-        await trio.sleep(10 * limits.CERTIFICATE_LOOK)
+        await trio.sleep(10 * limits.CERTIFICATE_POLL_INTERVAL)
         assert tunnel.server.tls is before
         files.write(make_certificate("localhost"))
-        await trio.sleep(1.01 * limits.CERTIFICATE_LOOK)
+        await trio.sleep(1.01 * limits.CERTIFICATE_POLL_INTERVAL)
         assert tunnel.server.tls.leaf == leaf_der(files.cert)

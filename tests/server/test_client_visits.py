@@ -175,7 +175,7 @@ async def waits(there):
 
 
 async def test_nobody_waits_for_a_link_that_has_ended(certificate, monkeypatch):
-    monkeypatch.setattr(limits, "VISIT_PATIENCE", 1000.0)
+    monkeypatch.setattr(limits, "VISIT_TIMEOUT", 1000.0)
     async with place(certificate) as there, member(there, visits=[VISIT]) as visitor:
         async with member(there, DATABASE):
             takes_no_stream(there, monkeypatch)
@@ -185,7 +185,7 @@ async def test_nobody_waits_for_a_link_that_has_ended(certificate, monkeypatch):
 
 
 async def test_patience_has_an_end(certificate, monkeypatch):
-    monkeypatch.setattr(limits, "VISIT_PATIENCE", 0.05)
+    monkeypatch.setattr(limits, "VISIT_TIMEOUT", 0.05)
     async with place(certificate) as there, member(there, visits=[VISIT]) as visitor:
         async with member(there, DATABASE):
             takes_no_stream(there, monkeypatch)

@@ -30,7 +30,7 @@ async def test_some_at_once_and_then_one_now_and_then(limited, told, autojump_cl
     assert [event.address.port for event in told] == list(range(20))
     assert not any("left_out" in event.details() for event in told)
     told.clear()
-    await trio.sleep(limits.COMPLAINT_INTERVAL)
+    await trio.sleep(limits.REFUSAL_LOG_INTERVAL)
     for number in range(10):
         fail(limited, number)
     [event] = told

@@ -177,7 +177,7 @@ def test_a_network_is_trusted_for_some_time_after_its_client():
     penalties.left(HERE, 1000.0)
     fail(penalties, 20, now=1000.0)
     assert not penalties.refuses(HERE, 1000.0)  # its own client may have to come back
-    last = 1000.0 + limits.TRUST_LASTS
+    last = 1000.0 + limits.TRUST_LIFETIME
     fail(penalties, 20, now=last - 1)
     assert not penalties.refuses(HERE, last - 0.5)
     assert penalties.refuses(HERE, last)

@@ -230,8 +230,8 @@ async def test_lines_about_strangers_cannot_flood(certificate):
             await wait_all_tasks_blocked()
         lines = [one for one in there.lines.records if one.getMessage() == "Handshake failed"]
         taken = trio.current_time() - before
-        assert len(lines) <= limits.COMPLAINTS_AT_ONCE + taken / limits.COMPLAINT_INTERVAL
-        assert len(lines) >= limits.COMPLAINTS_AT_ONCE
+        assert len(lines) <= limits.REFUSAL_LOG_BURST + taken / limits.REFUSAL_LOG_INTERVAL
+        assert len(lines) >= limits.REFUSAL_LOG_BURST
 
 
 # --- Wrong keys -------------------------------------------------------------------------------

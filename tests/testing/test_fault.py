@@ -316,7 +316,7 @@ def test_what_cannot_be_opened_in_the_thread_is_raised_at_once():
 
 
 def test_waiting_has_an_end(monkeypatch):
-    monkeypatch.setattr("tunnel.limits.TEST_PATIENCE", 0.01)
+    monkeypatch.setattr("tunnel.limits.TEST_TIMEOUT", 0.01)
     with TrioThread() as thread:
         with pytest.raises(TimeoutError):
             thread.run(trio.sleep_forever)

@@ -129,9 +129,9 @@ async def _reached(link: ClientLink) -> Address:
     """Wait until the client's one visitor has its port; the address of it.
 
     Raises:
-      TunnelError: it has none after `limits.BENCH_PATIENCE` seconds.
+      TunnelError: it has none after `limits.BENCH_TIMEOUT` seconds.
     """
-    with trio.move_on_after(limits.BENCH_PATIENCE):
+    with trio.move_on_after(limits.BENCH_TIMEOUT):
         address: Address | None = await link.visitors[0].reach.wait_value(lambda at: at is not None)
         if address is not None:
             return address
@@ -172,11 +172,11 @@ async def _measure_round_trips(address: Address, seconds: float) -> list[float]:
     """Make one request after the other for so many seconds; how long each took, in seconds."""
     found: list[float] = []
     async with _open_stream(address, _ECHO) as stream:
-        with trio.move_on_after(limits.BENCH_PATIENCE) as patience:
+        with trio.move_on_after(limits.BENCH_TIMEOUT) as patience:
             # The first one does not count: the connection to the service is made for it.
             await _request(stream)
         if patience.cancelled_caught:
-            raise TunnelError(f"no answer within {limits.BENCH_PATIENCE:g} seconds")
+            raise TunnelError(f"no answer within {limits.BENCH_TIMEOUT:g} seconds")
         with trio.move_on_after(seconds):
             while True:
                 before = trio.current_time()

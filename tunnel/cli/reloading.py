@@ -137,7 +137,7 @@ class RunningConfig:
         """
         known = before = store.file_identity(self.source)
         while True:
-            await trio.sleep(limits.CONFIGURATION_LOOK)
+            await trio.sleep(limits.CONFIGURATION_POLL_INTERVAL)
             found = store.file_identity(self.source)
             if found not in (known, None) and found == before:
                 known = found

@@ -252,7 +252,7 @@ class LocalProxy:
         endpoint.refuse(code)
         now = trio.current_time()
         if now >= self._refusals_quiet_until:
-            self._refusals_quiet_until = now + limits.LOCAL_COMPLAINT_INTERVAL
+            self._refusals_quiet_until = now + limits.LOCAL_FAILURE_LOG_INTERVAL
             logger.warning(
                 "Visit refused",
                 extra={
@@ -364,7 +364,7 @@ class LocalProxy:
         now = trio.current_time()
         if not self._unreachable and now >= self._quiet_until:
             self._unreachable = True
-            self._quiet_until = now + limits.LOCAL_COMPLAINT_INTERVAL
+            self._quiet_until = now + limits.LOCAL_FAILURE_LOG_INTERVAL
             reason = getattr(error, "strerror", None) or str(error) or "no answer"
             self._events.emit(LocalServiceUnreachable(self.name, self.target, reason))
 

@@ -223,6 +223,6 @@ class VisitPort:
         """Log why a visitor was refused; not too often, for visitors could fill the log."""
         now = trio.current_time()
         if now >= self._quiet_until:
-            self._quiet_until = now + limits.LOCAL_COMPLAINT_INTERVAL
+            self._quiet_until = now + limits.LOCAL_FAILURE_LOG_INTERVAL
             extra = {"proxy": self.name, "connection": connection.hex(), "reason": reason}
             logger.warning("Visit refused", extra=extra | ({"remedy": remedy} if remedy else {}))

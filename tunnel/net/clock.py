@@ -44,13 +44,13 @@ class SleepDetector:
     def slept(self) -> bool:
         """True if it slept since the last call, or since this was made."""
         before, self._before = self._before, self._clock()
-        return self._before - before >= limits.SLEEP_SHORTEST
+        return self._before - before >= limits.SUSPEND_SHORTEST
 
 
 async def sleep_while_awake(seconds: float, detector: SleepDetector) -> bool:
     """Sleep; True, before the time is over, if the machine slept since the detector last looked.
 
-    It is noticed within `limits.SLEEP_LOOK` of waking. A checkpoint; cancelling loses nothing.
+    It is noticed within `limits.SUSPEND_POLL_INTERVAL` of waking. A checkpoint; cancelling loses nothing.
     """
     until = trio.current_time() + seconds
     await trio.lowlevel.checkpoint()
@@ -58,5 +58,5 @@ async def sleep_while_awake(seconds: float, detector: SleepDetector) -> bool:
         left = until - trio.current_time()
         if left <= 0:
             return False
-        await trio.sleep(min(left, limits.SLEEP_LOOK))
+        await trio.sleep(min(left, limits.SUSPEND_POLL_INTERVAL))
     return True

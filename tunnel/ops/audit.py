@@ -104,7 +104,7 @@ class AuditLog:
     async def written(self) -> AsyncIterator[None]:
         """Write what is put during the block; at its end, what is left of it.
 
-        The end takes at most `limits.AUDIT_GOODBYE` seconds, also if the block was cancelled. What
+        The end takes at most `limits.AUDIT_FLUSH_TIMEOUT` seconds, also if the block was cancelled. What
         the block raises comes out as it was raised.
         """
         async with open_collapsing_nursery() as nursery:
@@ -117,7 +117,7 @@ class AuditLog:
     def _close(self) -> None:
         """No more events come; `_run` writes what is there, as long as the disk lets it."""
         self._closed.set()
-        self._scope.deadline = trio.current_time() + limits.AUDIT_GOODBYE
+        self._scope.deadline = trio.current_time() + limits.AUDIT_FLUSH_TIMEOUT
         self._wake.set()
 
     async def _run(self) -> None:

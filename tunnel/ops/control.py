@@ -40,7 +40,7 @@ def control_path(state_dir: Path, source: Path) -> Path:
 
 
 def ask(path: Path, question: str) -> Json:
-    """Ask the program that listens there; blocks, for at most `limits.CONTROL_PATIENCE` seconds.
+    """Ask the program that listens there; blocks, for at most `limits.CONTROL_TIMEOUT` seconds.
 
     Args:
       path: see `control_path`.
@@ -53,7 +53,7 @@ def ask(path: Path, question: str) -> Json:
         raise StoreError("this system has no Unix sockets: restart the program")
     try:
         with _short(path) as name, socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(limits.CONTROL_PATIENCE)
+            sock.settimeout(limits.CONTROL_TIMEOUT)
             sock.connect(name)
             sock.sendall(question.encode() + b"\n")
             with sock.makefile("rb") as answer:
@@ -97,7 +97,7 @@ async def serve_control(path: Path, answer: Callable[[str], Awaitable[Json]]) ->
 
 async def _answer(stream: trio.SocketStream, answer: Callable[[str], Awaitable[Json]]) -> None:
     question = b""
-    with trio.move_on_after(limits.CONTROL_PATIENCE):
+    with trio.move_on_after(limits.CONTROL_TIMEOUT):
         with contextlib.suppress(trio.BrokenResourceError):
             while not question.endswith(b"\n") and len(question) <= _LONGEST_QUESTION:
                 if not (piece := await stream.receive_some(_LONGEST_QUESTION)):

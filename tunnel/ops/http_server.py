@@ -56,7 +56,7 @@ class _Server:
         self._config = Config()
         self._config.errorlog = None  # (`Application` logs what goes wrong in it.)
         self._config.include_server_header = False
-        self._config.keep_alive_timeout = limits.HTTP_PATIENCE
+        self._config.keep_alive_timeout = limits.HTTP_IDLE_TIMEOUT
         self._context = WorkerContext(None)
         self._connections: dict[_Connection, None] = {}
 
@@ -109,7 +109,7 @@ class _Connection:
 
     async def send_all(self, data: bytes) -> None:
         try:
-            with trio.fail_after(limits.HTTP_PATIENCE):
+            with trio.fail_after(limits.HTTP_IDLE_TIMEOUT):
                 await self._stream.send_all(data)
         except trio.TooSlowError:
             self.abort()

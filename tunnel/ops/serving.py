@@ -86,7 +86,7 @@ async def observed(
     """Serve the statistics of the program that runs in this block, and write its audit log.
 
     What the block raises comes out as it was raised. After it, also if it was cancelled, what is
-    left of the audit log is written, for at most `limits.AUDIT_GOODBYE` seconds.
+    left of the audit log is written, for at most `limits.AUDIT_FLUSH_TIMEOUT` seconds.
 
     Args:
       snapshots: how to look at the program.

@@ -95,9 +95,9 @@ class Statistics:
         return self.snapshots.view()
 
     def look_at_connections(self) -> ConnectionsView:
-        """Its connections, as they were at most `limits.CONNECTIONS_LOOK` seconds ago."""
+        """Its connections, as they were at most `limits.CONNECTIONS_INTERVAL` seconds ago."""
         now = trio.current_time()
-        if self._seen is None or now >= self._seen_at + limits.CONNECTIONS_LOOK:
+        if self._seen is None or now >= self._seen_at + limits.CONNECTIONS_INTERVAL:
             self._seen, self._seen_at = self.snapshots.connections(), now
         return self._seen
 

@@ -58,7 +58,7 @@ class Source:
           TunnelError: there is no answer, or no good one; says what to do.
         """
         try:
-            with trio.fail_after(limits.TOP_PATIENCE):
+            with trio.fail_after(limits.TOP_TIMEOUT):
                 # Cancellation must not wait for a thread that hangs in a dead network.
                 return await trio.to_thread.run_sync(self._read, abandon_on_cancel=True)
         except (OSError, trio.TooSlowError) as error:
@@ -72,7 +72,7 @@ class Source:
         kind = (
             http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         )
-        connection = kind(parts.hostname or "", parts.port, timeout=limits.TOP_PATIENCE)
+        connection = kind(parts.hostname or "", parts.port, timeout=limits.TOP_TIMEOUT)
         try:
             connection.request("GET", f"{parts.path}/status", headers=self._headers())
             with connection.getresponse() as answer:

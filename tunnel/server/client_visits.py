@@ -200,7 +200,7 @@ class VisitEndpoint(IncomingEndpoint):
         visits, name = self._visits, member.proxy.name
         found: Member | Refusal = member
         with scope:
-            with trio.move_on_after(limits.VISIT_PATIENCE):
+            with trio.move_on_after(limits.VISIT_TIMEOUT):
                 while isinstance(found, Member) and not found.open:
                     with visits.directory.changing(name) as changed:
                         await wait_any(found.wait_open, changed.wait)

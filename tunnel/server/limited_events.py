@@ -36,8 +36,8 @@ class LimitedEvents:
         """
         bucket = self._buckets.get(kind)
         if bucket is None:
-            rate = 1 / limits.COMPLAINT_INTERVAL
-            bucket = self._buckets[kind] = TokenBucket(rate, limits.COMPLAINTS_AT_ONCE)
+            rate = 1 / limits.REFUSAL_LOG_INTERVAL
+            bucket = self._buckets[kind] = TokenBucket(rate, limits.REFUSAL_LOG_BURST)
         if bucket.take(trio.current_time()):
             self._events.emit(make(self._left_out.pop(kind, 0)))
         else:

@@ -178,4 +178,4 @@ class Penalties:
         if others:
             self._living[place] = others
         else:
-            self._trusted.see(place, now + limits.TRUST_LASTS)
+            self._trusted.see(place, now + limits.TRUST_LIFETIME)

@@ -82,7 +82,7 @@ def _statistics(server: Server) -> Callable[[], tuple[SessionStatistics, ...]]:
 async def _follow(certificate: CertificateKeeper, server: Server) -> None:
     """Show the certificate that is in the files. Every connection keeps the one it began with."""
     while True:
-        await trio.sleep(limits.CERTIFICATE_LOOK)
+        await trio.sleep(limits.CERTIFICATE_POLL_INTERVAL)
         server.tls = certificate.look()
 
 

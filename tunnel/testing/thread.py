@@ -42,7 +42,7 @@ class TrioThread:
     def __exit__(self, *_: object) -> None:
         with suppress(trio.RunFinishedError):
             self._ready.result().run_sync_soon(self._nursery.cancel_scope.cancel)
-        self._thread.join(limits.TEST_PATIENCE)
+        self._thread.join(limits.TEST_TIMEOUT)
         if self._failure is not None:
             raise self._failure
         if self._thread.is_alive():
@@ -65,17 +65,17 @@ class TrioThread:
         """Run an async function there, and wait for it.
 
         Raises:
-          TimeoutError: it took longer than `limits.TEST_PATIENCE`.
+          TimeoutError: it took longer than `limits.TEST_TIMEOUT`.
         """
 
         async def bounded() -> _T:
-            with trio.fail_after(limits.TEST_PATIENCE):
+            with trio.fail_after(limits.TEST_TIMEOUT):
                 return await work(*arguments)
 
         try:
             return trio.from_thread.run(bounded, trio_token=self._ready.result())
         except trio.TooSlowError as error:
-            raise TimeoutError(f"waited for {limits.TEST_PATIENCE:g} seconds") from error
+            raise TimeoutError(f"waited for {limits.TEST_TIMEOUT:g} seconds") from error
 
     def call(self, work: Callable[..., _T], *arguments: object) -> _T:
         """Call a function there."""
@@ -91,7 +91,7 @@ class TrioThread:
         finally:
             with suppress(trio.RunFinishedError):  # it failed: raised where the thread ends
                 self.call(scope.cancel)
-            over.wait(limits.TEST_PATIENCE)
+            over.wait(limits.TEST_TIMEOUT)
 
 
 async def _hold(
@@ -161,7 +161,7 @@ class ThreadedClient:
         """Wait until it is there.
 
         Raises:
-          TimeoutError: it took longer than `limits.TEST_PATIENCE`.
+          TimeoutError: it took longer than `limits.TEST_TIMEOUT`.
         """
         self._thread.run(self.link.state.wait_value, state)
 
