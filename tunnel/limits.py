@@ -127,6 +127,10 @@ BIND_RETRY_LAST: Final = 60.0
 #: The ports that systems pick from when they are asked for any (RFC 6335; Linux starts lower).
 FIRST_EPHEMERAL: Final = 32_768
 LAST_EPHEMERAL: Final = 65_535
+#: How many of the allowed ports are tried for a client that leaves the choice to the server.
+MAX_CANDIDATE_PORTS: Final = 150
+#: How often the system is asked for another port if one that is free on IPv4 is taken on IPv6.
+MAX_FAMILY_TRIES: Final = 10
 #: How long a server that stops lets live connections finish.
 SHUTDOWN_GRACE: Final = 10.0
 #: close_notify and the last frames; a peer that does not read must not hold up the end.
@@ -144,12 +148,12 @@ ASGI_LIFESPAN: Final = 30.0
 #: How long leaving a publication waits for the server to say that its port is free.
 WITHDRAWAL: Final = 5.0
 
-#: How long a guest waits for the proxy's owner to take another stream.
+#: How long a visitor through another client waits for the owner to take another stream.
 VISIT_TIMEOUT: Final = 10.0
-#: How long a guest waits for the owner's proof. More than the server may take to reach the owner.
+#: How long such a visitor waits for the owner's proof. More than the server may take to reach it.
 VISIT_PROOF_TIMEOUT: Final = 15.0
 #: A proxy with a secret replaces its nonce after so many proofs, and remembers three times as many
-#: at most: 6 MB, and more guests than come before the visiting clients have heard of the next one.
+#: at most: 6 MB, and more visitors than can come before their clients have heard of the next one.
 VISIT_PROOFS: Final = 16_384
 
 # --- One-line commands ----------------------------------------------------------------------
@@ -170,7 +174,7 @@ PROXY_CONNECTIONS: Final = 16_384
 #: Live connections of one source network (IPv4 address, IPv6 /64) on all proxies together: enough
 #: for a reverse proxy or an office behind one address, and no single network takes every place.
 VISITOR_CONNECTIONS: Final = 4096
-#: Log lines about refused connections: so many of a kind at once, then one in so many seconds,
+#: Log lines about what was turned away: so many of a kind at once, then one in so many seconds,
 #: which says how many were left out.
 REFUSAL_LOG_BURST: Final = 20
 REFUSAL_LOG_INTERVAL: Final = 1.0

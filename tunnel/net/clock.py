@@ -50,7 +50,8 @@ class SleepDetector:
 async def sleep_while_awake(seconds: float, detector: SleepDetector) -> bool:
     """Sleep; True, before the time is over, if the machine slept since the detector last looked.
 
-    It is noticed within `limits.SUSPEND_POLL_INTERVAL` of waking. A checkpoint; cancelling loses nothing.
+    It is noticed within `limits.SUSPEND_POLL_INTERVAL` of waking. A checkpoint; cancelling loses
+    nothing.
     """
     until = trio.current_time() + seconds
     await trio.lowlevel.checkpoint()

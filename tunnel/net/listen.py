@@ -27,8 +27,6 @@ _EVERYWHERE = ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::"))  # noqa: S1
 #: What is accepted has the listener's options, at no cost for each (Linux: `sk_clone_lock` in
 #: net/core/sock.c copies them).
 _INHERITED = sys.platform == "linux"
-#: How often another port is tried if one that is free on IPv4 is taken on IPv6.
-_PORT_TRIES = 10
 
 
 def open_listeners(host: str, port: int) -> list[socket.socket]:
@@ -45,7 +43,7 @@ def open_listeners(host: str, port: int) -> list[socket.socket]:
     places = _EVERYWHERE if host == ANY else ((_family(host), host),)
     failure = OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
     # A port that the system picked on IPv4 may be taken on IPv6; then another one is tried.
-    for _ in range(_PORT_TRIES if len(places) > 1 and port == 0 else 1):
+    for _ in range(limits.MAX_FAMILY_TRIES if len(places) > 1 and port == 0 else 1):
         listeners: list[socket.socket] = []
         for family, address in places:
             try:
@@ -94,7 +92,7 @@ def _close_unbound(listeners: list[socket.socket], *, everything: bool = False) 
     """Close, and forget, those that have no port: their family is one that the machine lacks."""
     for sock in tuple(listeners):
         if everything or not sock.getsockname()[1]:
-            sock.close()  # nobody waits for it yet
+            sock.close()  # no task waits for it yet
             listeners.remove(sock)
 
 
@@ -107,7 +105,7 @@ def close_all(listeners: list[socket.socket]) -> None:
 
 
 async def wait_connection(listener: socket.socket) -> None:
-    """Wait until somebody connects."""
+    """Wait until a connection is there to be accepted."""
     await trio.lowlevel.wait_readable(listener)
 
 
@@ -143,7 +141,7 @@ class Shortage:
 
     def __init__(self) -> None:
         self._waiting = trio.lowlevel.ParkingLot()
-        #: Somebody lets the pause pass, and tries then.
+        #: True while one of them waits for the pause to pass, and tries then.
         self._pausing = False
         self._say_again_at = -math.inf
 
@@ -163,7 +161,7 @@ class Shortage:
         if self._pausing:
             await self._waiting.park()
             if self._pausing:
-                return  # told by `over`; somebody else lets the pauses pass
+                return  # told by `over`; another one waits for the pauses to pass
         self._pausing = True
         try:
             await trio.sleep(limits.ACCEPT_PAUSE)
@@ -215,7 +213,7 @@ async def accept_loop(
                 if accept(sock, source):
                     break
         except OSError as error:
-            # Those who came in do not wait for those who cannot.
+            # What was accepted does not wait for what could not be.
             done()
             await shortage.wait(error, **details)
         else:
@@ -230,10 +228,12 @@ async def accept_visitors(
     shortage: Shortage,
     **details: object,
 ) -> None:
-    """The same for visitors, each of whom takes a stream of a link that runs; early ones queue.
+    """Accept visitors, in bursts, once the link runs, until cancelled or until the listener closes.
+
+    Each takes a stream of the link; while it takes no other, visitors queue in the kernel.
 
     Args:
-      listener, shortage, details: as for `accept_loop`.
+      listener, shortage, details: as for `accept_loop`, which also says what is raised.
       link: flushed after each burst.
       admit: gives the visitor to the link's carrier, or closes it.
     """

@@ -11,9 +11,6 @@ import attrs
 from tunnel import limits
 from tunnel.model import ANY, PortRange
 
-#: How many ports are tried for a client that leaves the choice to the server.
-_PORT_TRIES = 150
-
 
 @attrs.frozen
 class Rules:
@@ -61,8 +58,8 @@ class Rules:
             yield 0
             return
         total = sum(ports.last - ports.first + 1 for ports in self.allow_ports)
-        # Not secrets: nobody gains from guessing a public port.
-        for index in random.sample(range(total), min(total, _PORT_TRIES)):
+        # Not secrets: nothing is gained by guessing a public port.
+        for index in random.sample(range(total), min(total, limits.MAX_CANDIDATE_PORTS)):
             port = self._nth(index)
             if port not in self.reserved:
                 yield port
