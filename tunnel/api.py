@@ -43,8 +43,8 @@ async def run_server(
     Args:
       config: what the file says.
       source: the file, which its paths are relative to; without one, the working directory is.
-      allow: asked for every visitor, after all other checks; a text refuses it, and is the reason.
-        It must not wait.
+      allow: asked for every visitor, after all other checks; a text turns it away, and is the
+        reason. It must not wait.
       events: told what happens; without one, the log is. See `tunnel.eventlog.logged_events`.
       tell: deprecated; a subscriber of `events` in its place.
       task_status: told a `ServerHandle` when clients can connect.

@@ -113,7 +113,7 @@ class CountersStatistics:
 
 
 class Reason(enum.StrEnum):
-    """Why a connection was refused, as log lines and metrics say it."""
+    """Why a visitor or stranger was turned away, as log lines and metrics say it."""
 
     #: New connections to the server, before TLS.
     NETWORK_RATE = "rate of its network"
@@ -133,13 +133,13 @@ class Reason(enum.StrEnum):
 
 
 class Tally:
-    """How many connections were refused, for each reason."""
+    """How many visitors and strangers were turned away, for each reason."""
 
     def __init__(self) -> None:
         self._counts = dict.fromkeys(Reason, 0)
 
     def count(self, reason: Reason) -> None:
-        """Count one refused connection."""
+        """Count one that was turned away."""
         self._counts[reason] += 1
 
     def statistics(self) -> dict[Reason, int]:

@@ -63,7 +63,7 @@ class ServerHandle:
       statistics: the sessions now.
       drain: stop gracefully: no new clients or visitors, ports freed at once, live connections get
         the configured grace. `run_server` returns when all is over.
-      reload: read the certificate again, now. Nobody is disconnected; a broken one is a log line.
+      reload: read the certificate again, now. Clients stay connected; a broken one is a log line.
       change: ask and allow what a new configuration says; see `Server.update`. Returns at once.
       reserved: the ports that the program itself listens on; no client may publish them.
     """

@@ -360,7 +360,7 @@ def guest_of(guard, *, nonce=None, key=KEY, owner="office", visitor="laptop", **
     visitation = VisitTranscript(owner=owner, visitor=visitor, visitor_nonce=mine, **about)
     proof = mine + visitation.visit_proof(key)
     there = Address("192.0.2.1", 1)
-    return Preamble(there, there, 0, bytes(8), proof=proof, guest="laptop")
+    return Preamble(there, there, 0, bytes(8), proof=proof, through="laptop")
 
 
 def guard_in_session():

@@ -237,12 +237,12 @@ async def test_only_who_is_listed_reaches_it(known, who, may):
 
 
 @pytest.mark.parametrize(
-    ("guest", "assigned", "may"),
+    ("through", "assigned", "may"),
     [("office", True, True), ("office", False, False), ("other", True, False), (None, True, False)],
 )
-def test_the_owner_looks_again(guest, assigned, may):
+def test_the_owner_looks_again(through, assigned, may):
     owner = database(1, allow_visitors=("office",))
-    seen = Preamble(ADDRESS, ADDRESS, 0, bytes(8), guest=guest, assigned=assigned)
+    seen = Preamble(ADDRESS, ADDRESS, 0, bytes(8), through=through, assigned=assigned)
     assert owner._may_visit(seen) is may
 
 

@@ -12,7 +12,7 @@ from tunnel.model import Address
 from tunnel.protocol.preamble import (
     Preamble,
     PreambleDecoder,
-    build_guest_preamble,
+    build_forwarded_preamble,
     build_preamble,
     build_visit_preamble,
     proxy_v1,
@@ -324,15 +324,15 @@ def test_what_a_visiting_client_sends_is_read(ends, proof):
 @pytest.mark.parametrize("proof", [b"", PROOF])
 def test_what_the_owner_reads_is_the_servers_word_and_the_visitors_proof(names, assigned, proof):
     visit = Preamble(*SIX, None, ID, visitor_id=7, proof=proof)
-    wire = build_guest_preamble(*FOUR, 3, visit, names, assigned=assigned)
+    wire = build_forwarded_preamble(*FOUR, 3, visit, names, assigned=assigned)
     taken, seen = decode(wire)
     assert taken == len(wire) <= limits.MAX_PREAMBLE
     assert seen == Preamble(
-        *FOUR, 3, ID, None, proof, guest=names, assigned=assigned, claimed=str(SIX[0])
+        *FOUR, 3, ID, None, proof, through=names, assigned=assigned, claimed=str(SIX[0])
     )
 
 
 def test_a_visiting_client_cannot_give_itself_a_name():
     """Of such a stream a server reads no name, whatever is in it."""
     wire = header(0x11, TCP4 + TLVS[:11] + bytes.fromhex("e1 0004 00000003  e3 0002 0161"))
-    assert decode(wire)[1].guest is None
+    assert decode(wire)[1].through is None

@@ -97,7 +97,7 @@ class Place:
 
 @asynccontextmanager
 async def place(certificate, **policy):
-    """A server that must be as it was when the block ends: no task, socket or seat more."""
+    """A server that must be as it was when the block ends: no task, socket or registration more."""
     lines = Lines()
     logger = logging.getLogger("tunnel")
     level = logger.level

@@ -26,7 +26,7 @@ def enter(visitors, *hosts):
     """What each is told; those who are let in stay."""
     told = []
     for host in hosts:
-        told.append(visitors.refuses(host))
+        told.append(visitors.own_reason(host))
         if told[-1] is None:
             visitors.take(host)
     return told
@@ -54,7 +54,7 @@ def test_who_may_come(host, allowed):
     visitors = ProxyAdmission(
         Admission(Policy()), "web", allow_from=networks("192.0.2.0/24", "2001:db8::/32")
     )
-    assert visitors.refuses(host) is (None if allowed else Reason.NOT_ALLOWED)
+    assert visitors.own_reason(host) is (None if allowed else Reason.NOT_ALLOWED)
 
 
 def test_one_proxy_full_does_not_concern_another():
@@ -104,7 +104,7 @@ def test_no_bound_is_no_bound():
 def test_who_asks_only_takes_nothing():
     admission = Admission(Policy(max_connections_per_proxy=1))
     visitors = ProxyAdmission(admission, "web")
-    assert [visitors.refuses(HERE) for _ in range(5)] == [None] * 5
+    assert [visitors.own_reason(HERE) for _ in range(5)] == [None] * 5
     assert len(admission.networks) == 0
 
 

@@ -136,7 +136,11 @@ async def test_a_guest_reaches_a_proxy_that_has_no_port(certificate):
             arrived, preamble, data = await owner.guest()
             data = data or await arrived.receive_some()
             assert data == b"select 1"
-            assert (preamble.proxy_id, preamble.guest, preamble.assigned) == (0, "stranger", False)
+            assert (preamble.proxy_id, preamble.through, preamble.assigned) == (
+                0,
+                "stranger",
+                False,
+            )
             assert preamble.source.host == "127.0.0.1"
             assert preamble.claimed == str(GUEST[0])
             await arrived.send_all(b"1 row")
@@ -286,7 +290,7 @@ async def test_whoever_judges_for_the_program_is_asked(certificate):
 # --- Whom a name means ------------------------------------------------------------------------
 
 
-def seat(name, *, assigned):
+def registration(name, *, assigned):
     return Registration(
         Owner(name, "c"), "i", 1, name, Address("192.0.2.1", 1), None, None, None, assigned
     )
@@ -299,11 +303,11 @@ class Thing:
 
 
 def found(request, *things, visitor=None, owner=None):
-    known, owner = Directory(), owner or seat("office", assigned=True)
+    known, owner = Directory(), owner or registration("office", assigned=True)
     with ExitStack() as offers:
         for thing in things:
             offers.enter_context(known.visitable(server_member.Member(thing, owner, None)))
-        return known.find(request, visitor or seat("laptop", assigned=True))
+        return known.find(request, visitor or registration("laptop", assigned=True))
 
 
 @pytest.mark.parametrize(
@@ -311,7 +315,7 @@ def found(request, *things, visitor=None, owner=None):
     [("laptop", True, True), ("laptop", False, False), ("other", True, False)],
 )
 def test_only_assigned_names_are_allowed(name, assigned, may):
-    answer = found(VISIT, Thing(allow=("laptop",)), visitor=seat(name, assigned=assigned))
+    answer = found(VISIT, Thing(allow=("laptop",)), visitor=registration(name, assigned=assigned))
     if may:
         assert isinstance(answer, server_member.Member)
     else:
@@ -324,7 +328,7 @@ def test_only_assigned_names_are_allowed(name, assigned, may):
 )
 def test_only_an_assigned_owner_is_the_owner(owner, assigned, there):
     request = VisitorRequest(7, "db", 5432, "office")
-    answer = found(request, Thing(), owner=seat(owner, assigned=assigned))
+    answer = found(request, Thing(), owner=registration(owner, assigned=assigned))
     assert isinstance(answer, Refusal) is not there
 
 

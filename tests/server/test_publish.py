@@ -44,13 +44,13 @@ class Observed(Registration):
 class Publishing:
     """The proxies of a session, whose link never carries anything, and what its client is told."""
 
-    def __init__(self, registry, rules, seat, ports):
-        self.seat, self.registry, self.ports = seat, registry, ports
+    def __init__(self, registry, rules, registration, ports):
+        self.registration, self.registry, self.ports = registration, registry, ports
         #: What the client is told later.
         self.told, self.news = [], trio.Event()
         quota, link = Quota(None, Reason.CLIENT_FULL), SimpleNamespace(running=trio.Event())
         self.proxies = Proxies(
-            seat,
+            registration,
             rules,
             quota,
             registry,
@@ -79,19 +79,19 @@ async def session(registry=None, *, rules=None, name="tests", identity="key"):
     async with trio.open_nursery() as nursery:
 
         def evict(reason):
-            seat.reasons.append(reason)
+            registration.reasons.append(reason)
             nursery.cancel_scope.cancel()
 
         async def probe():
-            seat.probes += 1
+            registration.probes += 1
             await trio.lowlevel.checkpoint()
-            return seat.alive
+            return registration.alive
 
-        seat = Observed(owner, "process", 1, name, Address("192.0.2.7", 4711), evict, probe)
-        seat.probes, seat.alive, seat.reasons = 0, True, []
+        registration = Observed(owner, "process", 1, name, Address("192.0.2.7", 4711), evict, probe)
+        registration.probes, registration.alive, registration.reasons = 0, True, []
         rules = rules or Rules(EVERY_PORT, frozenset())
         try:
-            yield Publishing(registry or Registry(), rules, seat, nursery)
+            yield Publishing(registry or Registry(), rules, registration, nursery)
         finally:
             nursery.cancel_scope.cancel()
 
@@ -124,7 +124,7 @@ async def test_bound_means_bound(free_port):
         [answer] = await publisher.publish_all(wanted(free_port))
         assert answer == Bound(0, (Address("127.0.0.1", free_port),))
         assert not is_free(answer.addresses[0])
-        assert publisher.registry.claimant("127.0.0.1", free_port) is publisher.seat
+        assert publisher.registry.claimant("127.0.0.1", free_port) is publisher.registration
     assert is_free(answer.addresses[0])
     assert publisher.registry._ports == {}
 
@@ -165,14 +165,14 @@ async def test_more_proxies_than_the_identity_may_have(free_port, autojump_clock
     """What is beyond is not bound, and is as soon as there is a place."""
     registry = Registry()
     async with session(registry) as holder, session(registry, name="other") as publisher:
-        for seat in (holder.seat, publisher.seat):
-            seat.max_proxies = 1
+        for registration in (holder.registration, publisher.registration):
+            registration.max_proxies = 1
         [answer] = await holder.publish_all(wanted(0))
         assert isinstance(answer, Bound)
         [answer] = await publisher.publish_all(wanted(free_port))
         assert (answer.code, answer.code.passes) == (RejectionCode.LIMIT, True)
         assert is_free(Address("127.0.0.1", free_port))
-        assert holder.seat.probes == 1
+        assert holder.registration.probes == 1
         await trio.sleep(10)
         assert publisher.told == []
         holder.ports.cancel_scope.cancel()
@@ -186,11 +186,11 @@ async def test_of_other_identities_nobody_is_asked_for_a_place(autojump_clock):
         session(registry, identity="another key") as holder,
         session(registry) as publisher,
     ):
-        publisher.seat.max_proxies = 1
+        publisher.registration.max_proxies = 1
         answers = await holder.publish_all(wanted(0, 0))
         answers = await publisher.publish_all(wanted(0, 0))
         assert summary(answers) == ["bound", RejectionCode.LIMIT]
-        assert holder.seat.probes == publisher.seat.probes == 0
+        assert holder.registration.probes == publisher.registration.probes == 0
 
 
 @pytest.mark.parametrize(
@@ -273,26 +273,26 @@ async def test_whose_port_it_is_is_told_only_to_the_same_identity(free_port, ide
 async def hold(registry, identity, ports, *, alive, task_status):
     """A session that has these ports, until it is evicted."""
     async with session(registry, name="ghost", identity=identity) as publisher:
-        publisher.seat.alive = alive
+        publisher.registration.alive = alive
         await publisher.publish_all(wanted(*ports))
-        task_status.started(publisher.seat)
+        task_status.started(publisher.registration)
         await trio.sleep_forever()
 
 
 @asynccontextmanager
 async def held(registry, identity, ports, *, alive):
-    """The seat of a session that has these ports, and sets `gone` as the server does."""
+    """The registration of a session that has these ports, and sets `gone` as the server does."""
     async with trio.open_nursery() as nursery:
 
         async def life(*, task_status):
             try:
                 await hold(registry, identity, ports, alive=alive, task_status=task_status)
             finally:
-                seats[0].gone.set()
+                registrations[0].gone.set()
 
-        seats = []
-        seats.append(await nursery.start(life))
-        yield seats[0]
+        registrations = []
+        registrations.append(await nursery.start(life))
+        yield registrations[0]
         nursery.cancel_scope.cancel()
 
 
@@ -466,7 +466,7 @@ async def test_a_busy_port_is_bound_at_once_when_the_session_that_holds_it_ends(
         await wait_all_tasks_blocked()
         assert second.told == [Bound(0, (Address("127.0.0.1", free_port),))]
         assert trio.current_time() == began
-        assert registry.claimant("127.0.0.1", free_port) is second.seat
+        assert registry.claimant("127.0.0.1", free_port) is second.registration
     assert registry._ports == {}
     assert len(registry.freed) == 0
 

@@ -108,7 +108,7 @@ def fail(penalties, times, now=0.0, place=HERE):
 def test_a_slip_costs_nothing():
     penalties = Penalties()
     assert fail(penalties, limits.FREE_FAILURES) == [0.0] * limits.FREE_FAILURES
-    assert not penalties.refuses(HERE, 0.0)
+    assert not penalties.turns_away(HERE, 0.0)
 
 
 def test_whoever_goes_on_is_turned_away_for_longer_and_longer_up_to_a_bound():
@@ -120,16 +120,16 @@ def test_whoever_goes_on_is_turned_away_for_longer_and_longer_up_to_a_bound():
 def test_a_penalty_ends_when_it_was_said_to_end():
     penalties = Penalties()
     [*_, told] = fail(penalties, limits.FREE_FAILURES + 1, now=100.0)
-    assert penalties.refuses(HERE, 100.0)
-    assert penalties.refuses(HERE, 100.0 + told - 0.001)
-    assert not penalties.refuses(HERE, 100.0 + told)
+    assert penalties.turns_away(HERE, 100.0)
+    assert penalties.turns_away(HERE, 100.0 + told - 0.001)
+    assert not penalties.turns_away(HERE, 100.0 + told)
 
 
 def test_only_the_network_that_failed_pays():
     penalties = Penalties()
     fail(penalties, 20)
-    assert penalties.refuses(HERE, 0.0)
-    assert not penalties.refuses(THERE, 0.0)
+    assert penalties.turns_away(HERE, 0.0)
+    assert not penalties.turns_away(THERE, 0.0)
 
 
 def test_failures_are_forgotten():
@@ -138,7 +138,7 @@ def test_failures_are_forgotten():
     later = 8 * limits.FAILURES_HALF_LIFE
     assert worst == limits.PENALTY_LAST
     assert penalties.failed(HERE, later) == 0.0
-    assert not penalties.refuses(HERE, later)
+    assert not penalties.turns_away(HERE, later)
 
 
 def test_a_day_of_guessing_gets_about_a_guess_a_minute():
@@ -156,7 +156,7 @@ def test_a_client_that_obeys_always_hears_why():
     penalties = Penalties()
     now = 0.0
     for _ in range(1000):
-        assert not penalties.refuses(HERE, now)
+        assert not penalties.turns_away(HERE, now)
         now += max(penalties.failed(HERE, now), 5.0)
 
 
@@ -165,9 +165,9 @@ def test_a_network_with_a_living_client_is_spared():
     penalties.proved(HERE)
     penalties.proved(HERE)
     fail(penalties, 20)
-    assert not penalties.refuses(HERE, 0.0)
+    assert not penalties.turns_away(HERE, 0.0)
     penalties.left(HERE, 0.0)
-    assert not penalties.refuses(HERE, limits.PENALTY_LAST / 2)
+    assert not penalties.turns_away(HERE, limits.PENALTY_LAST / 2)
     assert not penalties._trusted.get(HERE)  # there is still one
 
 
@@ -176,11 +176,11 @@ def test_a_network_is_trusted_for_some_time_after_its_client():
     penalties.proved(HERE)
     penalties.left(HERE, 1000.0)
     fail(penalties, 20, now=1000.0)
-    assert not penalties.refuses(HERE, 1000.0)  # its own client may have to come back
+    assert not penalties.turns_away(HERE, 1000.0)  # its own client may have to come back
     last = 1000.0 + limits.TRUST_LIFETIME
     fail(penalties, 20, now=last - 1)
-    assert not penalties.refuses(HERE, last - 0.5)
-    assert penalties.refuses(HERE, last)
+    assert not penalties.turns_away(HERE, last - 0.5)
+    assert penalties.turns_away(HERE, last)
 
 
 def test_what_is_remembered_of_failures_is_bounded():
@@ -201,5 +201,5 @@ def test_no_penalty_is_beyond_the_bound_whatever_the_times(pauses):
         now += pause
         told = penalties.failed(HERE, now)
         assert 0.0 <= told <= limits.PENALTY_LAST
-        assert penalties.refuses(HERE, now) is (told > 0)
-        assert not penalties.refuses(HERE, now + limits.PENALTY_LAST)
+        assert penalties.turns_away(HERE, now) is (told > 0)
+        assert not penalties.turns_away(HERE, now + limits.PENALTY_LAST)

@@ -14,7 +14,7 @@ from tunnel.server.rules import covers, overlap
 OWNER = Owner("key", "configuration")
 
 
-def make_seat(instance="process", attempt=1, owner=OWNER, name="web", host="192.0.2.7"):
+def make_registration(instance="process", attempt=1, owner=OWNER, name="web", host="192.0.2.7"):
     return Registration(owner, instance, attempt, name, Address(host, 4711), evict=None, probe=None)
 
 
@@ -44,11 +44,11 @@ def claims(registry):
 
 
 class Sitting:
-    """A session that holds a seat until it is evicted or told to leave."""
+    """A session that is registered until it is evicted or told to leave."""
 
-    def __init__(self, registry, seat):
+    def __init__(self, registry, registration):
         self.registry = registry
-        self.seat = seat
+        self.registration = registration
         self.reasons = []
         self.leaving = trio.Event()
         self.may_go = trio.Event()
@@ -56,7 +56,7 @@ class Sitting:
         #: What a probe of this session finds, and how often it was asked.
         self.alive = True
         self.probes = 0
-        seat.evict, seat.probe = self._evict, self._probe
+        registration.evict, registration.probe = self._evict, self._probe
 
     async def _probe(self):
         self.probes += 1
@@ -68,7 +68,7 @@ class Sitting:
         self.leaving.set()
 
     async def run(self, *, task_status=trio.TASK_STATUS_IGNORED):
-        async with self.registry.registered(self.seat):
+        async with self.registry.registered(self.registration):
             task_status.started()
             await self.leaving.wait()
             await self.may_go.wait()
@@ -77,7 +77,7 @@ class Sitting:
 @pytest.fixture
 def sit(registry, nursery):
     async def sit(**what):
-        sitting = Sitting(registry, make_seat(**what))
+        sitting = Sitting(registry, make_registration(**what))
         await nursery.start(sitting.run)
         return sitting
 
@@ -88,7 +88,7 @@ async def test_a_later_attempt_of_the_same_process_takes_the_place(sit):
     former = await sit(attempt=1)
     newcomer = await sit(attempt=2)
     assert former.reasons == ["taken over by a new connection of the same client"]
-    assert former.seat.gone.is_set()
+    assert former.registration.gone.is_set()
     assert not newcomer.leaving.is_set()
     newcomer.leaving.set()
 
@@ -96,31 +96,31 @@ async def test_a_later_attempt_of_the_same_process_takes_the_place(sit):
 async def test_the_newcomer_waits_until_its_ghost_is_gone(sit, nursery):
     former = await sit(attempt=1)
     former.may_go = trio.Event()
-    newcomer = Sitting(former.registry, make_seat(attempt=2))
-    seated = trio.Event()
+    newcomer = Sitting(former.registry, make_registration(attempt=2))
+    registered = trio.Event()
 
     async def come():
         await nursery.start(newcomer.run)
-        seated.set()
+        registered.set()
 
     nursery.start_soon(come)
     await wait_all_tasks_blocked()
     assert former.reasons
-    assert not seated.is_set()
+    assert not registered.is_set()
     former.may_go.set()
-    await seated.wait()
+    await registered.wait()
     newcomer.leaving.set()
 
 
 async def test_a_ghost_that_does_not_go_is_not_waited_for_for_ever(sit, autojump_clock):
     former = await sit(attempt=1)
     former.may_go = trio.Event()
-    newcomer = Sitting(former.registry, make_seat(attempt=2))
+    newcomer = Sitting(former.registry, make_registration(attempt=2))
     with pytest.raises(trio.TooSlowError):
         await newcomer.run()
     assert trio.current_time() == pytest.approx(5.0)
     former.may_go.set()
-    await former.seat.gone.wait()
+    await former.registration.gone.wait()
     newcomer.leaving.set()
     await newcomer.run()  # and nothing of the failed try is left in the way
 
@@ -133,14 +133,14 @@ async def test_a_ghost_that_does_not_go_is_not_waited_for_for_ever(sit, autojump
 async def test_everybody_else_is_refused_and_told_what_to_do(sit, registry, instance, attempt):
     holder = await sit(attempt=5, host="192.0.2.7")
     with pytest.raises(Refused, match="a state directory or a client_id of its own") as caught:
-        async with registry.registered(make_seat(instance, attempt)):
+        async with registry.registered(make_registration(instance, attempt)):
             pytest.fail("it was let in")
     assert caught.value.code == RefusalCode.ALREADY_CONNECTED
     assert "192.0.2.7" in caught.value.text
     assert holder.reasons == []
     holder.leaving.set()
-    await holder.seat.gone.wait()
-    async with registry.registered(make_seat(instance, attempt)):
+    await holder.registration.gone.wait()
+    async with registry.registered(make_registration(instance, attempt)):
         pass  # the refusal left nothing behind
 
 
@@ -157,7 +157,7 @@ async def test_everybody_else_takes_the_place_of_a_silent_session(sit, instance,
     ghost.alive = False
     newcomer = await sit(instance=instance, attempt=attempt)
     assert (ghost.probes, len(ghost.reasons)) == (1, 1)
-    assert ghost.seat.gone.is_set()
+    assert ghost.registration.gone.is_set()
     newcomer.leaving.set()
 
 
@@ -166,31 +166,31 @@ async def test_a_session_that_ends_while_it_is_asked_is_not_taken_over(sit, regi
 
     async def probe():
         former.leaving.set()
-        await former.seat.gone.wait()
+        await former.registration.gone.wait()
         return False
 
-    former.seat.probe = probe
-    async with registry.registered(make_seat("another", 1)):
+    former.registration.probe = probe
+    async with registry.registered(make_registration("another", 1)):
         assert former.reasons == []
     assert "Session taken over" not in caplog.text
 
 
 async def test_other_owners_do_not_meet(sit):
-    seats = [
+    registrations = [
         await sit(owner=Owner("key", "one")),
         await sit(owner=Owner("key", "two")),
         await sit(owner=Owner("another key", "one")),
     ]
-    for sitting in seats:
+    for sitting in registrations:
         assert sitting.reasons == []
         sitting.leaving.set()
 
 
 async def test_of_two_newcomers_at_once_only_the_latest_stays(registry, nursery):
     # In whatever order they come and wake: at the end attempt 3 sits there, alone.
-    former = Sitting(registry, make_seat(attempt=1))
+    former = Sitting(registry, make_registration(attempt=1))
     await nursery.start(former.run)
-    second, third = (Sitting(registry, make_seat(attempt=number)) for number in (2, 3))
+    second, third = (Sitting(registry, make_registration(attempt=number)) for number in (2, 3))
     refused = []
 
     async def come(sitting):
@@ -203,8 +203,8 @@ async def test_of_two_newcomers_at_once_only_the_latest_stays(registry, nursery)
         comers.start_soon(come, second)
         comers.start_soon(come, third)
         await wait_all_tasks_blocked()
-        assert registry._sessions == {OWNER: third.seat}
-        assert refused == [second] or second.seat.gone.is_set()
+        assert registry._sessions == {OWNER: third.registration}
+        assert refused == [second] or second.registration.gone.is_set()
         assert third.reasons == []
         third.leaving.set()
 
@@ -213,13 +213,13 @@ async def test_a_seat_is_given_up_however_its_session_ends(registry):
     class Failure(Exception):
         pass
 
-    seat = make_seat()
+    registration = make_registration()
     with pytest.raises(Failure):
-        async with registry.registered(seat):
+        async with registry.registered(registration):
             raise Failure
-    assert seat.gone.is_set()
+    assert registration.gone.is_set()
     with trio.CancelScope() as scope:
-        async with registry.registered(make_seat()):
+        async with registry.registered(make_registration()):
             scope.cancel()
             await trio.lowlevel.checkpoint()
     assert registry._sessions == {}
@@ -229,7 +229,7 @@ async def test_a_seat_is_given_up_however_its_session_ends(registry):
 
 
 def test_who_holds_a_port(registry, claims):
-    one, other = make_seat(), make_seat(owner=Owner("key", "other"))
+    one, other = make_registration(), make_registration(owner=Owner("key", "other"))
     claims.claim(one, "127.0.0.1", 80)
     claims.claim(other, "127.0.0.2", 80)
     assert registry.claimant("127.0.0.1", 80) is one
@@ -244,11 +244,11 @@ def test_who_holds_a_port(registry, claims):
 
 
 def test_how_many_ports_an_identity_holds(registry, claims):
-    one, other = make_seat(), make_seat(owner=Owner("key", "other"))
-    stranger = make_seat(owner=Owner("another key", "one"))
-    for seat in (one, other, stranger):
-        assert not registry.full(seat)
-        seat.max_proxies = 2
+    one, other = make_registration(), make_registration(owner=Owner("key", "other"))
+    stranger = make_registration(owner=Owner("another key", "one"))
+    for registration in (one, other, stranger):
+        assert not registry.full(registration)
+        registration.max_proxies = 2
     claims.claim(one, "127.0.0.1", 80)
     assert not registry.full(other)
     claims.claim(other, "127.0.0.1", 81)
@@ -267,12 +267,12 @@ def test_how_many_ports_an_identity_holds(registry, claims):
 
 
 def test_one_session_may_hold_several_ports(registry, claims):
-    seat = make_seat()
+    registration = make_registration()
     for port in (80, 81):
-        claims.claim(seat, "127.0.0.1", port)
-    claims.free(seat, "127.0.0.1", 80)
-    assert registry.publishers("key") == (seat,)
-    claims.free(seat, "127.0.0.1", 81)
+        claims.claim(registration, "127.0.0.1", port)
+    claims.free(registration, "127.0.0.1", 80)
+    assert registry.publishers("key") == (registration,)
+    claims.free(registration, "127.0.0.1", 81)
     assert registry.publishers("key") == ()
 
 
@@ -317,8 +317,8 @@ def test_which_addresses_cannot_share_a_port(one, other, expected):
 
 
 async def test_whoever_waits_for_a_port_wakes_when_it_is_free(registry, claims, nursery):
-    seat = make_seat()
-    claims.claim(seat, "127.0.0.1", 80)
+    registration = make_registration()
+    claims.claim(registration, "127.0.0.1", 80)
     woken = []
 
     async def wait(port):
@@ -328,7 +328,7 @@ async def test_whoever_waits_for_a_port_wakes_when_it_is_free(registry, claims, 
     for port in (80, 80, 81):
         nursery.start_soon(wait, port)
     await wait_all_tasks_blocked()
-    claims.free(seat, "127.0.0.1", 80)
+    claims.free(registration, "127.0.0.1", 80)
     await wait_all_tasks_blocked()
     assert woken == [(80, None), (80, None)]
     nursery.cancel_scope.cancel()

@@ -64,12 +64,12 @@ def test_networks_are_what_a_plain_list_would_be(steps):
         assert len(made) == len(present)
         assert all(one in made for one in present)
         if present:
-            sizes = {one.place: 0 for one in present}
+            sizes = {one.network: 0 for one in present}
             for one in present:
-                sizes[one.place] += 1
+                sizes[one.network] += 1
             chosen = made.oldest_of_busiest()
-            assert sizes[chosen.place] == max(sizes.values())
-            assert chosen is next(one for one in present if one.place == chosen.place)
+            assert sizes[chosen.network] == max(sizes.values())
+            assert chosen is next(one for one in present if one.network == chosen.network)
     for one in present:
         made.remove(one)
     assert not made._networks
@@ -285,7 +285,7 @@ async def test_a_penalty_passes(certificate, monkeypatch):
         penalties = there.tunnel.server.strangers._penalties
         while trio.current_time() < until:
             await trio.lowlevel.checkpoint()
-        assert not penalties.refuses("127.0.0.2", trio.current_time())
+        assert not penalties.turns_away("127.0.0.2", trio.current_time())
         stream, _ = await proved(there, "127.0.0.2")
         stream.abort()
 

@@ -226,7 +226,7 @@ async def holding_a_port(there):
 # --- One takeover at a time, in the registry alone --------------------------------------------
 
 
-def make_seat(instance, attempt):
+def make_registration(instance, attempt):
     return Registration(
         Owner("key", ID),
         instance,
@@ -242,8 +242,8 @@ class Ghost:
     """A session that does not answer: asked, it takes as long as the test wants."""
 
     def __init__(self):
-        self.seat = make_seat("ghost", 1)
-        self.seat.probe, self.seat.evict = self._probe, self._evict
+        self.registration = make_registration("ghost", 1)
+        self.registration.probe, self.registration.evict = self._probe, self._evict
         self.asked = 0
         self.answered, self.evicted = trio.Event(), trio.Event()
 
@@ -256,57 +256,60 @@ class Ghost:
         self.evicted.set()
 
     async def sit(self, registry, *, task_status=trio.TASK_STATUS_IGNORED):
-        async with registry.registered(self.seat):
+        async with registry.registered(self.registration):
             task_status.started()
             await self.evicted.wait()
 
 
-async def take(registry, seat, outcomes):
+async def take(registry, registration, outcomes):
     try:
-        async with registry.registered(seat):
-            outcomes.append((seat, "seated"))
+        async with registry.registered(registration):
+            outcomes.append((registration, "registered"))
             await trio.sleep_forever()
     except Refused:
-        outcomes.append((seat, "refused"))
+        outcomes.append((registration, "refused"))
 
 
 async def test_who_comes_while_another_takes_over_is_refused_and_asks_nobody(nursery):
     registry, ghost, outcomes = Registry(), Ghost(), []
     await nursery.start(ghost.sit, registry)
-    first = make_seat("first", 1)
+    first = make_registration("first", 1)
     nursery.start_soon(take, registry, first, outcomes)
     await wait_all_tasks_blocked()
-    others = [make_seat("first", 1), make_seat("second", 9)]
+    others = [make_registration("first", 1), make_registration("second", 9)]
     for other in others:
         await take(registry, other, outcomes)
     assert outcomes == [(other, "refused") for other in others]
     assert ghost.asked == 1
     ghost.answered.set()
     await wait_all_tasks_blocked()
-    assert outcomes[-1] == (first, "seated")
+    assert outcomes[-1] == (first, "registered")
     assert not registry._newcomers
 
 
 async def test_a_later_connection_of_the_same_process_does_not_wait_behind_the_former(nursery):
     registry, ghost, outcomes = Registry(), Ghost(), []
     await nursery.start(ghost.sit, registry)
-    former, later = make_seat("process", 1), make_seat("process", 2)
-    for seat in (former, later):
-        nursery.start_soon(take, registry, seat, outcomes)
+    former, later = make_registration("process", 1), make_registration("process", 2)
+    for registration in (former, later):
+        nursery.start_soon(take, registry, registration, outcomes)
         await wait_all_tasks_blocked()
     ghost.answered.set()
     await wait_all_tasks_blocked()
-    assert set(outcomes) == {(later, "seated"), (former, "refused")}
+    assert set(outcomes) == {(later, "registered"), (former, "refused")}
     assert not registry._newcomers
 
 
 async def test_a_ghost_in_the_way_of_two_is_ended_once(nursery, caplog):
     registry, ghost = Registry(), Ghost()
     reasons = []
-    ghost.seat.evict = reasons.append
+    ghost.registration.evict = reasons.append
     await nursery.start(ghost.sit, registry)
-    for seat in (make_seat("one", 1), make_seat("two", 1)):  # two that want ports of its
-        nursery.start_soon(registry.replace, ghost.seat, seat)
+    for registration in (
+        make_registration("one", 1),
+        make_registration("two", 1),
+    ):  # two that want ports of its
+        nursery.start_soon(registry.replace, ghost.registration, registration)
     await wait_all_tasks_blocked()
     assert len(reasons) == caplog.text.count("Session taken over") == 1
     ghost.evicted.set()

@@ -32,9 +32,9 @@ logger = logging.getLogger(__name__)
 
 C = TypeVar("C", ServerConfig, ClientConfig)
 #: A table that has a key.
-Entry: TypeAlias = ServerConfig | ClientConfig | IdentityConfig
+WithKey: TypeAlias = ServerConfig | ClientConfig | IdentityConfig
 #: A table that may have a visitor secret.
-Visited: TypeAlias = ProxyConfig | VisitorConfig
+WithSecret: TypeAlias = ProxyConfig | VisitorConfig
 
 #: The keys that name a file which must be there when the program starts; whether it is secret.
 FILES = {
@@ -152,7 +152,7 @@ def _log(path: Path, warnings: Iterable[Fault]) -> None:
 
 def _mistyped_keys(text: str, kind: Kind, value: ServerConfig | ClientConfig) -> Iterator[Fault]:
     """An error for each key or verifier that looks like a generated one and has been changed."""
-    tables: dict[Place, Entry] = {(kind.value,): value}
+    tables: dict[Place, WithKey] = {(kind.value,): value}
     tables |= {(kind.value, "clients", i): entry for i, entry in enumerate(_identities(value))}
     for path, entry in tables.items():
         key = "auth_key" if entry.auth_key is not None else "verifier"
@@ -162,19 +162,19 @@ def _mistyped_keys(text: str, kind: Kind, value: ServerConfig | ClientConfig) ->
                 Verifier.from_text(entry.verifier)
         except KeyFormatError as error:
             yield Fault(locate(text, (*path, key)), dotted((*path, key)), str(error))
-    for path, visited in _visited(value).items():
+    for path, table in _with_secret(value).items():
         try:
-            is_generated_key(visited.visitor_secret or "")
+            is_generated_key(table.visitor_secret or "")
         except KeyFormatError as error:
             place = (*path, "visitor_secret")
             yield Fault(locate(text, place), dotted(place), str(error))
 
 
-def _visited(value: ServerConfig | ClientConfig) -> dict[Place, Visited]:
+def _with_secret(value: ServerConfig | ClientConfig) -> dict[Place, WithSecret]:
     """The tables of a client that may have a secret."""
     if isinstance(value, ServerConfig):
         return {}
-    proxies: dict[Place, Visited] = {("proxies", i): it for i, it in enumerate(value.proxies)}
+    proxies: dict[Place, WithSecret] = {("proxies", i): it for i, it in enumerate(value.proxies)}
     return proxies | {("visitors", i): it for i, it in enumerate(value.visitors)}
 
 
@@ -187,7 +187,7 @@ def _exposure(path: Path, value: ServerConfig | ClientConfig) -> Iterator[Fault]
     own = value.auth_key is not None and "TLS_TUNNEL_AUTH_KEY" not in os.environ
     # A verifier is a secret as well: see `Verifier.to_text`.
     others = any(entry.auth_key or entry.verifier for entry in _identities(value))
-    secret = any(visited.visitor_secret for visited in _visited(value).values())
+    secret = any(table.visitor_secret for table in _with_secret(value).values())
     if (own or others or secret) and (problem := store.exposed(path)):
         yield Fault(None, "auth_key" if own or others else "visitor_secret", problem)
 
@@ -208,9 +208,9 @@ def named_files(value: ServerConfig | ClientConfig) -> Iterator[tuple[str, str, 
     Args:
       value: the configuration.
     """
-    entries: dict[str, Entry | Visited] = {"": value}
+    entries: dict[str, WithKey | WithSecret] = {"": value}
     entries |= {f"server.clients[{i}].": entry for i, entry in enumerate(_identities(value))}
-    entries |= {f"{dotted(path)}.": visited for path, visited in _visited(value).items()}
+    entries |= {f"{dotted(path)}.": table for path, table in _with_secret(value).items()}
     for place, key in itertools.product(entries, FILES):
         if (name := getattr(entries[place], key, None)) is not None:
             yield place, key, name

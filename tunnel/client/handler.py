@@ -79,7 +79,7 @@ class HandledProxy(LocalProxy):
             )
             stream = _stream(endpoint)
             stream.counters = carried.counters
-            peer = Peer(preamble.source, preamble.guest, connection, preamble.destination)
+            peer = Peer(preamble.source, preamble.through, connection, preamble.destination)
             self._handlers.start_soon(self._serve, stream, peer, carried, endpoint.link.carrier)
 
     async def _serve(

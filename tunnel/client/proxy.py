@@ -69,13 +69,13 @@ class LocalProxy:
     preferred_port: int = attrs.field(default=0, init=False)
     #: What is asked of visitors through other clients.
     guard: Guard = attrs.field(init=False)
-    #: Of the session that it is served in; nobody subscribes before that.
+    #: Of the session that it is served in; without subscribers before that.
     _events: EventStream = attrs.field(factory=EventStream, init=False)
     _nursery: trio.Nursery | None = attrs.field(default=None, init=False)
     _retired: trio.Event = attrs.field(factory=trio.Event, init=False)
     _unreachable: bool = attrs.field(default=False, init=False)
     _quiet_until: float = attrs.field(default=-math.inf, init=False)
-    _refusals_quiet_until: float = attrs.field(default=-math.inf, init=False)
+    _turned_away_quiet_until: float = attrs.field(default=-math.inf, init=False)
     _warned: bool = attrs.field(default=False, init=False)
 
     @guard.default
@@ -189,8 +189,8 @@ class LocalProxy:
         """Own the connections to the local service that are being made, until cancelled.
 
         Retired (see `retire`), it takes no new visitors, and ends when each visitor that is there
-        is connected to the service, or was refused. Cancelled, it gives up the connections that are
-        being made; their visitors are reset with the link.
+        is connected to the service, or was turned away. Cancelled, it gives up the connections that
+        are being made; their visitors are reset with the link.
 
         Args:
           events: told what becomes of the proxy in this session.
@@ -224,40 +224,40 @@ class LocalProxy:
         if self.spec.visitors_only and not self._may_visit(preamble):
             # The server should have seen to that.
             reason = "its client is not in allow_visitors"
-            self._refuse_visit(endpoint, preamble, ResetCode.NOT_ALLOWED, reason)
+            self._turn_away_visit(endpoint, preamble, ResetCode.NOT_ALLOWED, reason)
             return
         if self.spec.networks and not within(preamble.source.host, self.spec.networks):
-            self._refuse_network(endpoint, preamble)
+            self._turn_away_network(endpoint, preamble)
             return
-        if preamble.guest is not None and self.guard.asks:
+        if preamble.through is not None and self.guard.asks:
             answer = self.guard.answer(self.name, self.spec.publish_port, preamble)
             if isinstance(answer, str):
-                self._refuse_visit(endpoint, preamble, ResetCode.WRONG_SECRET, answer)
+                self._turn_away_visit(endpoint, preamble, ResetCode.WRONG_SECRET, answer)
                 return
             endpoint.link.send(endpoint.stream_id, answer)
         self._serve_visitor(endpoint, preamble, self._nursery)
 
     def _may_visit(self, preamble: Preamble) -> bool:
         """True if it comes through a client that may visit; a name that one chose is no proof."""
-        if preamble.guest is None:
+        if preamble.through is None:
             return False
         return not self.spec.allow_visitors or (
-            preamble.assigned and preamble.guest in self.spec.allow_visitors
+            preamble.assigned and preamble.through in self.spec.allow_visitors
         )
 
-    def _refuse_visit(
+    def _turn_away_visit(
         self, endpoint: DiallingEndpoint, preamble: Preamble, code: ResetCode, reason: str
     ) -> None:
         """Reset it, and log why; not too often, for visitors could fill the log."""
         endpoint.refuse(code)
         now = trio.current_time()
-        if now >= self._refusals_quiet_until:
-            self._refusals_quiet_until = now + limits.LOCAL_FAILURE_LOG_INTERVAL
+        if now >= self._turned_away_quiet_until:
+            self._turned_away_quiet_until = now + limits.LOCAL_FAILURE_LOG_INTERVAL
             logger.warning(
                 "Visit refused",
                 extra={
                     "proxy": self.name,
-                    "guest_of": preamble.guest or "",
+                    "guest_of": preamble.through or "",
                     "address": str(preamble.source),
                     "connection": preamble.connection_id.hex(),
                     "reason": reason,
@@ -281,8 +281,8 @@ class LocalProxy:
                 return begin_connect(self.spec.local_addr, self.spec.local_port)
         return None, False
 
-    def _refuse_network(self, endpoint: DiallingEndpoint, preamble: Preamble) -> None:
-        """Reset a visitor that the server should have refused: it does not know `allow_from`."""
+    def _turn_away_network(self, endpoint: DiallingEndpoint, preamble: Preamble) -> None:
+        """Reset a visitor that the server should have turned away: it knows no `allow_from`."""
         endpoint.refuse(ResetCode.NOT_ALLOWED)
         if not self._warned:
             self._warned = True
@@ -384,7 +384,7 @@ class DiallingEndpoint(IncomingEndpoint):
       link: whose stream it is.
       stream_id: the stream, which the server has opened.
       proxies: by the ids that the server knows them by.
-      events: told of the visitor, if somebody subscribed to visitors.
+      events: told of the visitor, if there are subscribers to visitors.
     """
 
     __slots__ = ("_account", "_events", "_proxies", "_scope")
@@ -443,7 +443,7 @@ class DiallingEndpoint(IncomingEndpoint):
         )
 
     def with_account(self, connection: CarriedConnection) -> CarriedConnection:
-        """The same for what carries it, with its bytes and its end told if that is wanted."""
+        """A connection for the carrier, with its bytes and its end told if that is wanted."""
         if self._account is not None:
             connection.counters, connection.on_end = self._account, self._account.close
         return connection

@@ -132,7 +132,7 @@ async def _prove(tls: TlsStream, handshake: ClientHandshake) -> ServerProved:
     assert isinstance(challenge, ChallengeReceived)  # the handshake's table  # noqa: S101
     await _send(tls, handshake.authenticate())
     proved = await next_event(handshake, tls)
-    assert isinstance(proved, ServerProved)  # the same  # noqa: S101
+    assert isinstance(proved, ServerProved)  # the handshake's table  # noqa: S101
     return proved
 
 

@@ -99,7 +99,7 @@ class Guard:
         nonce, proof = visitor.proof[:VISIT_NONCE_SIZE], visitor.proof[VISIT_NONCE_SIZE:]
         key = self._key or b""
         for own, shown in self._shown.items():
-            about = VisitTranscript(self._owner, proxy, port, visitor.guest or "", own, nonce)
+            about = VisitTranscript(self._owner, proxy, port, visitor.through or "", own, nonce)
             if hmac.compare_digest(proof, about.visit_proof(key)):
                 if nonce in shown or len(shown) >= 2 * limits.VISIT_PROOFS:
                     return "its proof is used up: it was shown before, or is too old"

@@ -33,7 +33,7 @@ _REMEDIES = {
     errno.EADDRNOTAVAIL: "change bind_addr to an address of this machine",
 }
 #: What a visitor's stream is ended with by the server or the owner, and not by the service.
-_REFUSALS = {
+_TURNED_AWAY = {
     ResetCode.AWAY,
     ResetCode.NOT_ALLOWED,
     ResetCode.UNKNOWN_PROXY,
@@ -164,7 +164,7 @@ class VisitPort:
         connection = random.randbytes(8)  # noqa: S311  # not a secret: all logs have it
         target = self._target.value
         if self.visit_key is not None and target is not None and target.owner and not target.nonce:
-            self._refuse(visitor, connection, target)
+            self._turn_away(visitor, connection, target)
             return
         proof, expected = self._proofs(target, name)
         stream_id = link.open_stream()
@@ -187,28 +187,28 @@ class VisitPort:
             return b"", b""
         nonce = secrets.token_bytes(VISIT_NONCE_SIZE)
         if target is None or not target.nonce:
-            # The server refuses the visitor, and logs why: there is no proof that would be right.
+            # The server turns the visitor away, and logs why: no proof would be right.
             return b"", nonce
         about = VisitTranscript(target.owner, self.name, target.port, name, target.nonce, nonce)
         return nonce + about.visit_proof(self.visit_key), about.visited_proof(self.visit_key)
 
-    # --- Visitors that the owner, or the server, refuses -------------------------------------
+    # --- Visitors that the owner, or the server, turns away ----------------------------------
 
-    def _refuse(self, visitor: socket.socket, connection: bytes, target: Target) -> None:
+    def _turn_away(self, visitor: socket.socket, connection: bytes, target: Target) -> None:
         """Reset a visitor here: the owner has no secret, so it cannot prove anything."""
         reset_on_close(visitor)
         visitor.close()
         reason = f"the proxy of {target.owner} asks for no visitor_secret, so it proves none"
         remedy = "give the proxy this visitor_secret, or take it out here"
-        self._log_refused(connection, reason, remedy)
+        self._log_turned_away(connection, reason, remedy)
 
     def _ended(self, connection: bytes, code: ResetCode | None, target: Target | None) -> None:
         outdated = self.visit_key is not None and target is not self._target.value
         if code == ResetCode.WRONG_SECRET and outdated:
-            self._log_refused(connection, "the owner has begun anew, and wants another proof")
-        elif code in _REFUSALS:
+            self._log_turned_away(connection, "the owner has begun anew, and wants another proof")
+        elif code in _TURNED_AWAY:
             away = target.reason if target is not None and code == ResetCode.AWAY else ""
-            self._log_refused(connection, away or code.text, self._remedy(code))
+            self._log_turned_away(connection, away or code.text, self._remedy(code))
 
     def _remedy(self, code: ResetCode) -> str:
         if code == ResetCode.UNPROVED:
@@ -219,8 +219,8 @@ class VisitPort:
             return "set visitor_secret in [[visitors]]: the proxy has one"
         return "visitor_secret must be the same in [[visitors]] and at the proxy"
 
-    def _log_refused(self, connection: bytes, reason: str, remedy: str = "") -> None:
-        """Log why a visitor was refused; not too often, for visitors could fill the log."""
+    def _log_turned_away(self, connection: bytes, reason: str, remedy: str = "") -> None:
+        """Log why a visitor was turned away; not too often, for visitors could fill the log."""
         now = trio.current_time()
         if now >= self._quiet_until:
             self._quiet_until = now + limits.LOCAL_FAILURE_LOG_INTERVAL

@@ -1,8 +1,8 @@
 """What happens in a running server or client, as values: one stream, and its subscribers.
 
 The log, the journal behind `/events`, the metrics, the audit log and the library's `events()` are
-subscribers of the same stream. An event knows the line that the log has for it; nobody reads that
-line to learn what happened.
+subscribers of the same stream. An event knows the line that the log has for it; no program reads
+that line to learn what happened.
 """
 
 from tunnel.events.base import (

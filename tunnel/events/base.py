@@ -1,8 +1,8 @@
 """What an event is, and the stream that passes it on.
 
 The log, the journal behind `/events`, the metrics, the audit log and the library's `events()` are
-subscribers of the same stream. An event knows the line that the log has for it; nobody reads that
-line to learn what happened.
+subscribers of the same stream. An event knows the line that the log has for it; no program reads
+that line to learn what happened.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Event:
 
     @property
     def level(self) -> Level:
-        """How much it matters; the same."""
+        """How much it matters; of some events that depends on what happened."""
         return "info"
 
     def details(self) -> Details:
@@ -90,7 +90,7 @@ class Event:
 
 @attrs.frozen
 class VisitorOpened(Event):
-    """A visitor's connection is carried from now on. Told only where somebody subscribes to it."""
+    """A visitor's connection is carried from now on. Told only to subscribers to visitors."""
 
     proxy: str
     client: str
@@ -100,7 +100,7 @@ class VisitorOpened(Event):
 
 @attrs.define  # not frozen, which takes longer: there is one for each connection
 class VisitorClosed(Event):
-    """A visitor's connection is over, or was refused. Told only where somebody subscribes to it.
+    """A visitor's connection is over, or was turned away. Told only to subscribers to visitors.
 
     Args:
       proxy: the name of what was visited; empty if there is no such proxy.
@@ -108,7 +108,7 @@ class VisitorClosed(Event):
       connection: the id that both sides log; None if it was turned away before it got one.
       visitor: where it came from.
       sent: bytes towards the visitor, as far as they went into a socket here, or came out of one.
-      received: bytes from it, the same.
+      received: bytes from it, counted likewise.
       duration: seconds.
       how: "finished", or why it did not come to that.
     """
@@ -145,7 +145,7 @@ class EventStream:
 
     @property
     def wants_visitors(self) -> bool:
-        """True if somebody subscribed to visitors: there are thousands a second of these events."""
+        """True if there are subscribers to visitors; these events are thousands a second."""
         return bool(self._visits)
 
     def emit(self, event: Event) -> None:

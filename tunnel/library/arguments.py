@@ -39,7 +39,7 @@ def proxy_config(arguments: Mapping[str, object], call: str = "publish()") -> Pr
 
 
 def visitor_config(arguments: Mapping[str, object], call: str) -> VisitorConfig:
-    """The same for another client's proxy, as `[[visitors]]` would describe it."""
+    """Another client's proxy to visit, as `[[visitors]]` would describe it; see `proxy_config`."""
     notes = Notes(Lines.of(""))
     values = read_table(VisitorConfig, _given(arguments), (), notes)
     if notes.errors:

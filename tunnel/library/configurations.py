@@ -43,7 +43,10 @@ def client_config(where: ConfigurationSource, name: str | None) -> tuple[ClientC
 
 
 def server_config(where: ServerConfig | Path) -> tuple[ServerConfig, Path | None]:
-    """The same for a server.
+    """A server's configuration, and the file that it is from; None if it is from none.
+
+    Args:
+      where: the configuration, or its file. Warnings about a file are logged.
 
     Raises:
       TunnelError: it cannot be read, or has faults.

@@ -38,8 +38,8 @@ async def serve(
       where: a configuration, or the file of one. Paths of a configuration without a file are
         relative to the working directory; and without `state_dir` nothing is kept on the disk, so
         that the next one shows another certificate.
-      allow: asked for every visitor, after all other checks; a text refuses it, and is the reason.
-        It must not wait, and what it raises ends the server.
+      allow: asked for every visitor, after all other checks; a text turns it away, and is the
+        reason. It must not wait, and what it raises ends the server.
       public_addr: the server's name or address, as clients are to dial it; for `join`.
 
     Raises:

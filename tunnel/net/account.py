@@ -1,4 +1,4 @@
-"""The events of one visitor's connection: made only where somebody subscribed to them."""
+"""The events of one visitor's connection: made only where there are subscribers to them."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class CarriedConnection:
     Args:
       proxy: the name of what is visited.
       connection_id: what the logs of both sides call it.
-      counters: where its bytes are counted; an `Account` if somebody subscribed to visitors.
+      counters: where its bytes are counted; an `Account` if there are subscribers to visitors.
       failure: what a failure of the socket means to the other side.
       on_end: told how it ended, as `end` is.
     """

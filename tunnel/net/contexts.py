@@ -42,7 +42,7 @@ def server_tls(cert_path: Path, key_path: Path, client_ca: Path | None = None) -
     context.options |= ssl.OP_NO_TICKET
     context.num_tickets = 0
     with _naming(cert_path, key_path):
-        # Without a password OpenSSL would ask for one at the terminal, and everybody would wait.
+        # Without a password OpenSSL would ask for one at the terminal, and all tasks would wait.
         context.load_cert_chain(cert_path, key_path, password="")
         leaf = _shown_certificate(context)
     if client_ca is not None:
@@ -60,7 +60,7 @@ def client_context(
     check_hostname: bool,
     own: tuple[Path, Path] | None = None,
 ) -> ssl.SSLContext:
-    """A context that trusts the file's certificates, or the system's, or anybody.
+    """A context that trusts the file's certificates, or the system's, or any.
 
     Args:
       ca_path: PEM file with the certificates to trust, instead of the system's.

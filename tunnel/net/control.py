@@ -65,4 +65,4 @@ class Control(Endpoint):
         self._link.lose("the other side reset the control stream", EndReason.CLOSED)
 
     def resume(self) -> None:
-        """See `Endpoint`; nobody waits to send."""
+        """See `Endpoint`; no task waits to send."""

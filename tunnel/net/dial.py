@@ -33,7 +33,7 @@ async def connect_unix(path: str) -> socket.socket:
     """Connect to a Unix socket.
 
     Raises:
-      OSError: nobody listens there.
+      OSError: nothing listens there.
     """
     return _detached(await trio.open_unix_socket(path))
 

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 class Endpoint(ABC):
     """The local end of one stream. All methods are called by the link, none may wait.
 
-    None may call `Link.flush` either: the link sends when it has told everybody what happened.
+    None may call `Link.flush` either: the link sends when it has told all endpoints what happened.
     """
 
     __slots__ = ()

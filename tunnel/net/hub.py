@@ -79,7 +79,7 @@ class Hub(Carrier):
             if endpoint is not None:
                 endpoint.ready(events)
                 if len(self.free) < limits.HUB_CHUNK:
-                    self.link.flush()  # after it nobody needs what was read so far
+                    self.link.flush()  # after it what was read so far is needed no more
                     self.free = self._space
 
     def adopt(
@@ -116,7 +116,7 @@ class Hub(Carrier):
                 epoll.register(sock.fileno(), _READ)
         except OSError:
             # No descriptor for the epoll (its first socket has taken the last), or no memory. That
-            # is this visitor's end, and nobody else's.
+            # is this visitor's end, and no other's.
             return False
         return epoll is not None
 

@@ -2,7 +2,7 @@
 
 An idle link is one task, the reader, which also looks at the clock. A writer is there only while
 the kernel does not take a whole batch at once, and a carrier once there are sockets to carry. The
-reader never waits for anybody: what a slow visitor does not take is parked with that visitor,
+reader never waits for a connection: what a slow visitor does not take is parked with that visitor,
 within its window.
 """
 
@@ -140,7 +140,7 @@ class Link:
         self._nursery: trio.Nursery | None = None
         self._writing = False
         self._streams_available = trio.Event()
-        #: Set at the next sign of life, if somebody waits for one.
+        #: Set at the next sign of life, if one is waited for.
         self._heard: trio.Event | None = None
         self._scope = trio.CancelScope()
         self._lost: End | None = None
@@ -172,8 +172,8 @@ class Link:
             # The order matters. By now the nursery has been left: reader, writer and carrier have
             # ended, and `spawn` takes nothing more, so that no endpoint can come while the last
             # ones are reset. They are reset before the goodbye, for visitors must not wait for
-            # that; what their ends say to other links is sent at once, since nobody else will
-            # flush those. Only then may this link still speak: the goodbye is shielded and the
+            # that; what their ends say to other links is sent at once, since nothing else
+            # flushes those. Only then may this link still speak: the goodbye is shielded and the
             # only thing here that waits. It is muted last, for a visitor or a dial that comes too
             # late may still call `flush`, and must find a link that takes it and says nothing.
             goodbye = self._graceful or self._lost is None
@@ -430,7 +430,7 @@ class Link:
         self._endpoints[stream_id] = endpoint
 
     def detach(self, stream_id: int) -> None:
-        """The local end is done with the stream; what still happens to it concerns nobody."""
+        """The local end is done with the stream; what still happens to it is ignored."""
         self._endpoints.pop(stream_id, None)
 
     def send(self, stream_id: int, data: bytes | bytearray | memoryview) -> None:
@@ -451,7 +451,7 @@ class Link:
         self._engine.reset_stream(stream_id, code)
 
     def stop_reading(self, stream_id: int) -> None:
-        """Nobody reads the stream any more: what still comes resets it."""
+        """The stream is read no more: what still comes resets it."""
         self._engine.stop_reading(stream_id, trio.current_time())
 
 

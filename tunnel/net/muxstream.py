@@ -1,4 +1,4 @@
-"""A stream of the link as a Trio stream: for the control channel, for handlers, for the relay."""
+"""A stream of the link as a Trio stream: for the control stream, for handlers, for the relay."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class StreamEndpoint(Endpoint):
-    """Keeps what came until somebody asks for it; the peer's window bounds that."""
+    """Keeps what came until it is asked for; the peer's window bounds that."""
 
     __slots__ = ("arrived", "buffer", "ended", "reset_code", "roomy", "was_reset")
 
@@ -218,7 +218,7 @@ class MuxStream(trio.abc.HalfCloseableStream):
         await trio.lowlevel.checkpoint()
 
     def close(self) -> None:
-        """The same without a checkpoint."""
+        """As `aclose`, without a checkpoint."""
         if not self._closed:
             if self._torn or self.endpoint.buffer:
                 self.reset(ResetCode.CANCELLED)

@@ -1,7 +1,7 @@
 """Looking at links and their connections without touching them: nothing here changes anything.
 
 The data path keeps no numbers for it. What is read here is what the engine and the carrier know
-anyway, at the moment in which somebody asks.
+anyway, at the moment in which it is asked for.
 """
 # It looks into its neighbours so that they need no properties that only it would use.
 # ruff: noqa: SLF001

@@ -21,7 +21,7 @@ _LONGEST: Final = _PLAIN + 256
 
 
 def pieces(parts: Sequence[Buffer]) -> list[Buffer]:
-    """The same bytes to be encrypted one piece after the other: short ones joined, long ones cut.
+    """Cut bytes into what is encrypted piece by piece: short parts joined, long ones cut.
 
     What is short, a frame's header above all, takes as much of the long part behind it along as
     fills a record. Long parts are not copied otherwise.

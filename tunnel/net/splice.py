@@ -3,7 +3,7 @@
 There is no socket and no task in between. Each stream has an end here, an endpoint of its link. It
 lends what comes to the other link as far as that has room, and parks the rest within the stream's
 window; only what was passed on is granted again. So a slow reader at the far end slows the sender
-at this one, and nobody else.
+at this one, and no other.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ def splice(
     Args:
       visiting: the link and stream of the visitor.
       owning: those of the proxy's owner.
-      connection: who it is.
+      connection: for counting and logging.
       parked: what the visitor has sent already; not consumed yet.
-      finished: he has sent everything.
+      finished: the visitor has sent everything.
     """
     ends = Splice(visiting, owning, connection)
     ends.begin()

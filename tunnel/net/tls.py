@@ -277,7 +277,7 @@ class TlsStream(trio.abc.Stream):
         await self.aclose()
 
     def _say_goodbye(self) -> None:
-        # (It wants the peer's goodbye too, which nobody waits for.)
+        # (It wants the peer's goodbye too, which is not waited for.)
         with contextlib.suppress(ssl.SSLError):
             self._ssl.unwrap()
 

@@ -148,9 +148,9 @@ class Transport(ABC):
 
     @abstractmethod
     def delivery_rate(self) -> float | None:
-        """Bytes a second that the network was seen to deliver last; None if nobody knows.
+        """Bytes a second that the network was seen to deliver last; None if it is not known.
 
-        Nobody knows, either, while it is given less than it would carry.
+        Nor is it known while it is given less than it would carry.
         """
 
     @abstractmethod
@@ -308,7 +308,7 @@ class StreamTransport(Transport):
         return 0
 
     def delivery_rate(self) -> float | None:
-        """See `Transport`: nobody knows."""
+        """See `Transport`: it is not known."""
         return None
 
     def limit_unsent(self, size: int) -> None:

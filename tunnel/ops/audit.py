@@ -104,8 +104,8 @@ class AuditLog:
     async def written(self) -> AsyncIterator[None]:
         """Write what is put during the block; at its end, what is left of it.
 
-        The end takes at most `limits.AUDIT_FLUSH_TIMEOUT` seconds, also if the block was cancelled. What
-        the block raises comes out as it was raised.
+        The end takes at most `limits.AUDIT_FLUSH_TIMEOUT` seconds, also if the block was cancelled.
+        What the block raises comes out as it was raised.
         """
         async with open_collapsing_nursery() as nursery:
             nursery.start_soon(self._run)

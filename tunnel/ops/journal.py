@@ -48,7 +48,7 @@ _OTHER: Final = "other"
 
 
 @attrs.frozen
-class Entry:
+class JournalEntry:
     """Something that happened.
 
     Args:
@@ -78,11 +78,11 @@ class Journal:
     def __init__(self, most: int = limits.MAX_EVENTS) -> None:
         #: The number of the newest entry; 0 if there is none yet.
         self.last = 0
-        self._entries: deque[Entry] = deque(maxlen=most)
+        self._entries: deque[JournalEntry] = deque(maxlen=most)
         #: How often what happened, by what `counted` makes of an event.
         self.counts: Counter[tuple[str, str]] = Counter()
 
-    def since(self, number: int) -> list[Entry]:
+    def since(self, number: int) -> list[JournalEntry]:
         """The entries after that number, as far as they are kept."""
         return [entry for entry in self._entries if entry.number > number]
 
@@ -113,10 +113,10 @@ class Journal:
     def add(
         self, at: float, kind: str, text: str, level: str, details: Mapping[str, object]
     ) -> None:
-        """Keep an entry; its arguments are those of `Entry`, and may be of any size and type."""
+        """Keep an entry; arguments as for `JournalEntry`, but of any size and type."""
         self.last += 1
         plain = {key: _plain(value) for key, value in details.items()}
-        self._entries.append(Entry(self.last, at, kind, text, level, plain))
+        self._entries.append(JournalEntry(self.last, at, kind, text, level, plain))
 
 
 def counted(event: Event) -> tuple[str, str] | None:

@@ -1,4 +1,4 @@
-"""Frames of the handshake and of the control channel: u32 length, big-endian, and JSON.
+"""Frames of the handshake and of the control stream: u32 length, big-endian, and JSON.
 
 JSON is read strictly (RFC 8259 leaves duplicate keys, NaN and lone surrogates to the reader). The
 proofs cover bytes, so two ends that read one frame differently would agree on it all the same.

@@ -1,4 +1,4 @@
-"""The messages of the handshake and the control channel, as values; tables in `docs/protocol.md`.
+"""The messages of the handshake and the control stream, as values; tables in `docs/protocol.md`.
 
 `decode` checks everything about a message alone; whether it may come now is the handshake's
 business. Keys that are not known are ignored, so that later versions can add some.

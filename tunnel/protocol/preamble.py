@@ -1,7 +1,7 @@
 """What a visitor's stream begins with: a PROXY protocol v2 header.
 
-A server opens one for a visitor of a public port, and for a guest of another client's; that client
-has opened one to the server before. Private values tell what the addresses do not.
+A server opens one for a visitor of a public port, and for a visitor through another client; that
+client has opened one to the server before. Private values tell what the addresses do not.
 
 Source: "The PROXY protocol", HAProxy, sections 2.1 (version 1), 2.2 (version 2), 2.2.5 (unique
 id, PP2_TYPE_UNIQUE_ID) and 2.2.8 (types 0xE0 to 0xEF are for applications).
@@ -47,16 +47,16 @@ class Preamble:
     """Where a stream comes from, and which proxy it is for.
 
     Args:
-      source: the visitor's address; of another client's guest, that client's.
+      source: the visitor's address; of one through another client, that client's.
       destination: the address that it reached.
       proxy_id: which proxy, on a stream that a server opened; else None.
       connection_id: 8 bytes that all logs use.
       visitor_id: which visitor of the client's, on a stream that a client opened; else None.
       proof: the visitor's nonce and proof, 32 bytes each, if the proxy has a secret; else empty.
-      guest: the name of the client that it is a guest of, as the server assigned it; None for the
-        visitor of a public port.
+      through: the name of the client that the visitor comes through, as the server calls it; None
+        for the visitor of a public port.
       assigned: that name belongs to the client's key, and was not chosen by the client.
-      claimed: where the guest comes from, as that client says; for log lines.
+      claimed: where the visitor comes from, as that client says; for log lines.
     """
 
     source: Address
@@ -65,7 +65,7 @@ class Preamble:
     connection_id: bytes
     visitor_id: int | None = None
     proof: bytes = b""
-    guest: str | None = None
+    through: str | None = None
     assigned: bool = False
     claimed: str = ""
 
@@ -100,10 +100,10 @@ def build_visit_preamble(
     connection_id: bytes,
     proof: bytes = b"",
 ) -> bytes:
-    """The header that a client puts before the bytes of a guest that it sends to another client.
+    """The header that a client puts before the bytes of a visitor of one of its visit ports.
 
     Args:
-      source, destination: of the guest's connection to the client.
+      source, destination: of the visitor's connection to the client.
       visitor_id: as `configure` gave it.
       connection_id: 8 bytes that all logs use.
       proof: the visitor's nonce and proof, if the proxy has a secret.
@@ -112,29 +112,29 @@ def build_visit_preamble(
     return _v2(source, destination, tlvs + (_tlv(_PROOF, proof) if proof else b""))
 
 
-def build_guest_preamble(
+def build_forwarded_preamble(
     source: Address,
     destination: Address,
     proxy_id: int,
     visit: Preamble,
-    guest: str,
+    through: str,
     *,
     assigned: bool,
 ) -> bytes:
-    """The header that a server puts before the same bytes on their way to the proxy's owner.
+    """The header that a server puts before a visit's bytes on their way to the proxy's owner.
 
     Args:
       source: the visiting client's address, as the server sees it.
-      destination: the server's, the same.
+      destination: the server's address that this client is connected to.
       proxy_id: as `configured` gave it to the owner.
       visit: what the visiting client sent.
-      guest: the name of that client.
+      through: the name of that client.
       assigned: it belongs to the client's key.
     """
     tlvs = [
         _tlv(_UNIQUE_ID, visit.connection_id),
         _tlv(_PROXY_ID, _U32.pack(proxy_id)),
-        _tlv(_VISITOR, bytes([assigned]) + guest.encode()),
+        _tlv(_VISITOR, bytes([assigned]) + through.encode()),
         _tlv(_CLAIMED, str(visit.source).encode()),
     ]
     if visit.proof:
@@ -278,7 +278,7 @@ def _number(value: bytes | None) -> int | None:
 
 
 def _visit_of(tlvs: dict[int, bytes], proxy_id: int | None) -> tuple[bytes, str | None, bool, str]:
-    """Proof, guest, whether that name was assigned, and what is claimed."""
+    """Proof, client that it comes through, whether that name was assigned, and what is claimed."""
     proof = tlvs.get(_PROOF, b"")
     if proof and len(proof) != PROOF_SIZE:
         raise RemoteProtocolError("a PROXY header with a proof of an odd size")
@@ -286,12 +286,12 @@ def _visit_of(tlvs: dict[int, bytes], proxy_id: int | None) -> tuple[bytes, str 
         return proof, None, False, ""
     value = tlvs[_VISITOR]
     try:
-        guest, claimed = value[1:].decode(), tlvs.get(_CLAIMED, b"").decode()
+        through, claimed = value[1:].decode(), tlvs.get(_CLAIMED, b"").decode()
     except UnicodeDecodeError:
         raise RemoteProtocolError("a PROXY header with a name that is not UTF-8") from None
-    if value[:1] not in (b"\0", b"\1") or name_fault(guest):
+    if value[:1] not in (b"\0", b"\1") or name_fault(through):
         raise RemoteProtocolError("a PROXY header with a name that cannot be one")
-    return proof, guest, value[0] == 1, fields.harmless(claimed)
+    return proof, through, value[0] == 1, fields.harmless(claimed)
 
 
 def _tlvs(body: bytes) -> dict[int, bytes]:

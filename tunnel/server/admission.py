@@ -30,7 +30,8 @@ from tunnel.views import Arrival
 
 logger = logging.getLogger(__name__)
 
-#: Asked for a visitor that may come in otherwise; a text refuses it. It must not wait.
+#: A program's own check, asked for a visitor that may come in otherwise: why it is turned away, or
+#: None. It must not wait.
 Judge: TypeAlias = Callable[[Arrival], str | None]
 
 _OWN_REASONS = frozenset(reason.value for reason in Reason)
@@ -132,8 +133,8 @@ class ProxyAdmission:
     quota: Quota = attrs.field(factory=lambda: Quota(None, Reason.CLIENT_FULL))
     _taken: int = attrs.field(default=0, init=False)
 
-    def refuses(self, host: str) -> Reason | None:
-        """Why no visitor from that address may come in now; None if one may.
+    def own_reason(self, host: str) -> Reason | None:
+        """Why the server itself turns away visitors from that address now; None if it does not.
 
         Nothing is counted: what carries the connection is an `AdmittedConnection`, which counts
         while it lives. Between this look and its beginning there must be no `await`.
@@ -150,20 +151,20 @@ class ProxyAdmission:
             return Reason.VISITOR_FULL
         return None
 
-    def refusal(self, source: Address, through: str | None = None) -> str | None:
+    def why_not(self, source: Address, through: str | None = None) -> str | None:
         """Why a visitor may not come in now, in words; None if it may. The judge is asked last.
 
         Args:
           source: the visitor's address.
           through: the name of the client that it comes through; None for a public port.
         """
-        if (reason := self.refuses(source.host)) is not None:
+        if (reason := self.own_reason(source.host)) is not None:
             return reason.value
         judge = self.admission.judge
         return judge(Arrival(self.client, self.proxy, source, through)) if judge else None
 
-    def count_refused(self, reason: str, source: Address) -> None:
-        """Count a visitor that was refused, and tell of it if visitors are told of."""
+    def count_turned_away(self, reason: str, source: Address) -> None:
+        """Count a visitor that is turned away, and tell of it if visitors are told of."""
         self.admission.tally.count(_own(reason))
         if self.admission.events.wants_visitors:
             self.admission.events.emit_visitor(
@@ -175,7 +176,7 @@ class ProxyAdmission:
         with contextlib.suppress(OSError):  # not every system takes it once the peer has gone
             reset_on_close(sock)
         sock.close()
-        self.count_refused(reason, source)
+        self.count_turned_away(reason, source)
         self.admission.limited.emit(
             f"visitor/{_own(reason)}",
             lambda left_out: VisitorTurnedAway(self.client, self.proxy, source, reason, left_out),

@@ -19,7 +19,7 @@ from tunnel.net.link import Link
 from tunnel.net.splice import splice
 from tunnel.protocol import messages
 from tunnel.protocol.messages import VisitorRequest
-from tunnel.protocol.preamble import Preamble, build_guest_preamble
+from tunnel.protocol.preamble import Preamble, build_forwarded_preamble
 from tunnel.server.admission import Admission
 from tunnel.server.directory import Directory, Refusal
 from tunnel.server.member import Member
@@ -35,14 +35,14 @@ class ClientVisits:
     Args:
       directory: what can be visited.
       admission: what the visitors of all proxies share.
-      session: who visits.
+      registration: of the session that visits.
       here: the server's address that the client is connected to.
       say: tells the client something.
     """
 
     directory: Directory
     admission: Admission
-    session: Registration
+    registration: Registration
     here: Address
     say: Callable[[messages.Message], None]
     #: What the client visits now, by its own ids.
@@ -73,7 +73,7 @@ class ClientVisits:
         self._watch()
 
     async def change(self, requests: Iterable[VisitorRequest]) -> None:
-        """The same in a task of its own: the client is told, which an endpoint must not do."""
+        """As `want`, for a task of its own: the client is told, which an endpoint must not do."""
         self.want(requests)
 
     def _watch(self) -> None:
@@ -89,7 +89,7 @@ class ClientVisits:
     def _changed(self) -> None:
         """Tell the client what is new to it."""
         for number, request in self.requests.items():
-            notice = _notice(number, self.directory.find(request, self.session))
+            notice = _notice(number, self.directory.find(request, self.registration))
             if self._told.get(number) != notice:
                 self._told[number] = notice
                 self.say(notice)
@@ -101,16 +101,16 @@ class ClientVisits:
         return VisitEndpoint(link, stream_id, self) if self.requests else None
 
     def admit(self, preamble: Preamble) -> Member | Refusal:
-        """What is visited by a stream that begins so, if it may be; a refusal is counted."""
+        """What is visited by a stream that begins so, if it may be; else the visitor is counted."""
         number = preamble.visitor_id
         request = None if number is None else self.requests.get(number)
         if request is None:
             return Refusal("the client visits nothing by that id", ResetCode.UNKNOWN_PROXY)
-        found = self.directory.find(request, self.session)
+        found = self.directory.find(request, self.registration)
         if isinstance(found, Member):
-            admission, source = found.proxy.admission, self.session.address
-            if (reason := admission.refusal(source, self.session.name)) is not None:
-                admission.count_refused(reason, source)
+            admission, source = found.proxy.admission, self.registration.address
+            if (reason := admission.why_not(source, self.registration.name)) is not None:
+                admission.count_turned_away(reason, source)
                 return Refusal(reason, ResetCode.NOT_ALLOWED)
         return found
 
@@ -123,8 +123,8 @@ class ClientVisits:
         self.admission.limited.emit(
             f"visit/{refusal.code}",
             lambda left_out: VisitRefused(
-                self.session.name,
-                self.session.address,
+                self.registration.name,
+                self.registration.address,
                 proxy,
                 connection,
                 refusal.reason,
@@ -134,14 +134,14 @@ class ClientVisits:
 
     def join(self, endpoint: VisitEndpoint, preamble: Preamble, member: Member) -> None:
         """Open a stream to the owner, and join the two. Flush both links after it."""
-        source = self.session.address
-        header = build_guest_preamble(
+        source = self.registration.address
+        header = build_forwarded_preamble(
             source,
             self.here,
             member.proxy.proxy_id,
             preamble,
-            self.session.name,
-            assigned=self.session.assigned,
+            self.registration.name,
+            assigned=self.registration.assigned,
         )
         stream_id, connection = member.open_stream(header, source, preamble.connection_id)
         splice(
@@ -156,8 +156,8 @@ class ClientVisits:
             "Guest connected",
             extra={
                 "proxy": member.proxy.name,
-                "client": member.session.name,
-                "guest_of": self.session.name,
+                "client": member.registration.name,
+                "guest_of": self.registration.name,
                 "connection": connection.connection_id,
             },
         )
@@ -167,7 +167,7 @@ def _notice(number: int, found: Member | Refusal) -> messages.Target:
     if isinstance(found, Refusal):
         return messages.Target(number, reason=found.reason)
     proxy = found.proxy
-    return messages.Target(number, found.session.name, proxy.port, proxy.request.visit_nonce)
+    return messages.Target(number, found.registration.name, proxy.port, proxy.request.visit_nonce)
 
 
 class VisitEndpoint(IncomingEndpoint):
@@ -178,7 +178,7 @@ class VisitEndpoint(IncomingEndpoint):
     def __init__(self, link: Link, stream_id: int, visits: ClientVisits) -> None:
         super().__init__(link, stream_id)
         self._visits = visits
-        #: Cancelled when the guest goes before the owner's link takes another stream.
+        #: Cancelled when the visitor goes before the owner's link takes another stream.
         self._scope: trio.CancelScope | None = None
 
     def preamble_received(self, preamble: Preamble) -> None:
@@ -195,7 +195,7 @@ class VisitEndpoint(IncomingEndpoint):
     async def _wait(self, preamble: Preamble, member: Member, scope: trio.CancelScope) -> None:
         """The owner's link takes no other stream now: wait for a while that it does.
 
-        Or that the owner goes, and perhaps comes back: nobody waits for a link that has ended.
+        Or for the owner to go, and perhaps come back: a link that has ended is not waited for.
         """
         visits, name = self._visits, member.proxy.name
         found: Member | Refusal = member

@@ -38,7 +38,7 @@ class Directory:
     def claimant(self, proxy: Proxy) -> Registration | None:
         """Whose proxy is visited by that name and port."""
         member = self._members.get(proxy.name, {}).get(proxy.port)
-        return None if member is None else member.session
+        return None if member is None else member.registration
 
     @contextmanager
     def visitable(self, member: Member) -> Iterator[bool]:
@@ -69,7 +69,9 @@ class Directory:
         found = [member for member in members if member.answers_to(request.publish_port)]
         if request.owner:
             # A client that chose its name itself proves nothing with it.
-            found = [t for t in found if t.session.assigned and t.session.name == request.owner]
+            found = [
+                t for t in found if t.registration.assigned and t.registration.name == request.owner
+            ]
         if not found:
             return Refusal(_nobody(request))
         if len(found) > 1:

@@ -69,9 +69,9 @@ class Entry(ABC):
         return self.member.proxy
 
     @property
-    def session(self) -> Registration:
-        """Whose it is."""
-        return self.member.session
+    def registration(self) -> Registration:
+        """Of the session whose it is."""
+        return self.member.registration
 
     @abstractmethod
     def forbidden(self, rules: Rules) -> Rejection | None:
@@ -109,7 +109,7 @@ class Entry(ABC):
     def in_the_way(self, error: OSError) -> tuple[Registration, ...]:
         """The sessions that have what is missing."""
         if error.errno == errno.EDQUOT:
-            return self.registry.publishers(self.session.owner.identity)
+            return self.registry.publishers(self.registration.owner.identity)
         other = self.claimant() if error.errno == errno.EADDRINUSE else None
         return () if other is None else (other,)
 
@@ -120,7 +120,7 @@ class Entry(ABC):
             case RejectionCode.IN_USE:
                 text = self.who_uses_it()
             case RejectionCode.LIMIT:
-                most, name = self.session.max_proxies, self.session.name
+                most, name = self.registration.max_proxies, self.registration.name
                 text = f"the server has max_proxies = {most} for {name}"
             case RejectionCode.PERMISSION:
                 text = f"the server's system does not let it bind port {self.proxy.port}"
@@ -131,7 +131,7 @@ class Entry(ABC):
         return Rejection(code, text)
 
     def _check_quota(self) -> None:
-        if self.registry.full(self.session):
+        if self.registry.full(self.registration):
             raise OSError(errno.EDQUOT, "this identity has as many proxies as it may have")
 
 
@@ -177,7 +177,7 @@ class PortEntry(Entry):
             port = own_address(listeners[0]).port
             # (The system may have picked it, and knows no rules.)
             if rules.publishable(port) and not self.registry.reserved_for_another(
-                self.session, port
+                self.registration, port
             ):
                 break
             close_all(listeners)
@@ -187,7 +187,7 @@ class PortEntry(Entry):
             raise failure
         with contextlib.ExitStack() as opened:
             # In this order: the port is closed before another session hears that it is free.
-            opened.enter_context(self.registry.claimed(self.session, proxy.host, port))
+            opened.enter_context(self.registry.claimed(self.registration, proxy.host, port))
             opened.callback(close_all, listeners)
             # A client that publishes at one address wants the proxy reached there, nowhere else.
             proxy.visitable = is_everywhere(proxy.host) and opened.enter_context(
@@ -220,7 +220,7 @@ class PortEntry(Entry):
             visitor.close()  # it has gone already
             return
         admission = self.proxy.admission
-        if (reason := admission.refusal(source)) is not None:
+        if (reason := admission.why_not(source)) is not None:
             admission.turn_away(visitor, source, reason)
             return
         stream = self.member.open_visitor_stream(source, destination)
@@ -242,7 +242,7 @@ class PortEntry(Entry):
         other = self.claimant()
         if other is None:
             return f"a program outside the tunnel uses port {port}"
-        if other.owner.identity == self.session.owner.identity:
+        if other.owner.identity == self.registration.owner.identity:
             return f"client {other.name} at {other.address.host} has port {port}"
         return f"another client has port {port}"
 
@@ -265,7 +265,7 @@ class NoEntry(Entry):
         with self.directory.visitable(self.member) as visitable:
             if not visitable:
                 raise OSError(errno.EADDRINUSE, "another proxy is visited by that name and port")
-            with self.registry.counted(self.session):
+            with self.registry.counted(self.registration):
                 self.proxy.visitable = True
                 try:
                     yield

@@ -50,7 +50,7 @@ class Identity:
           names: those in the certificate, see `certificate_names`.
 
         Raises:
-          Refused: it is for somebody else. (The client has proved the key: it may know.)
+          Refused: it is for another one. (The client has proved the key: it may know.)
         """
         if self.name is not None and self.name not in names:
             shown = ", ".join(sorted(names)) or "nobody"
@@ -91,32 +91,32 @@ class Identities:
     """The keys that a server knows.
 
     Args:
-      entries: no two with the same key.
+      identities: no two with the same key.
     """
 
-    def __init__(self, entries: Iterable[Identity]) -> None:
-        self._entries = {entry.verifier.key_id: entry for entry in entries}
-        self._names = {entry.name for entry in self._entries.values()}
+    def __init__(self, identities: Iterable[Identity]) -> None:
+        self._by_key = {identity.verifier.key_id: identity for identity in identities}
+        self._names = {identity.name for identity in self._by_key.values()}
 
     def find(self, key_id: bytes) -> Identity | None:
         """What is known of a key and allowed with it; None if it is not known."""
-        return self._entries.get(key_id)
+        return self._by_key.get(key_id)
 
     def take_over_quotas(self, former: Identities) -> None:
-        """Go on counting the visitors that are connected, for these entries, in place of others."""
-        for key_id, entry in self._entries.items():
+        """Go on counting the visitors that are connected, in the place of former identities."""
+        for key_id, identity in self._by_key.items():
             if (before := former.find(key_id)) is not None:
-                before.quota.limit = entry.max_connections
-                self._entries[key_id] = attrs.evolve(entry, quota=before.quota)
+                before.quota.limit = identity.max_connections
+                self._by_key[key_id] = attrs.evolve(identity, quota=before.quota)
 
     def verifier(self, key_id: bytes) -> Verifier | None:
         """What is known of a key; None if it is not known."""
-        entry = self._entries.get(key_id)
-        return None if entry is None else entry.verifier
+        identity = self._by_key.get(key_id)
+        return None if identity is None else identity.verifier
 
     def name(self, key_id: bytes, asked: str) -> str:
-        """What a client with that key is called. Nobody is called as the owner of another key."""
-        own = self._entries[key_id].name
+        """What a client with that key is called; never what the owner of another key is called."""
+        own = self._by_key[key_id].name
         if own is not None:
             return own
         if asked in self._names:

@@ -24,12 +24,12 @@ class Member:
 
     Args:
       proxy: what is visited.
-      session: whose it is.
+      registration: of the session whose it is.
       link: the way there.
     """
 
     proxy: Proxy
-    session: Registration
+    registration: Registration
     link: Link
 
     @property
@@ -84,7 +84,7 @@ class Member:
     def open_stream(
         self, preamble: bytes, source: Address, connection_id: bytes
     ) -> tuple[int, AdmittedConnection]:
-        """The same for a visitor whose preamble is made already."""
+        """As `open_visitor_stream`, for a visitor whose preamble is made already."""
         stream_id = self.link.open_stream()
         self.link.send(stream_id, preamble)
         proxy = self.proxy

@@ -56,7 +56,7 @@ async def serve_proxy(
                     opened.enter_context(entry.open(proxies.rules))
                     published = True
                 except OSError as error:
-                    # A session that is gone without anybody knowing must not keep its port.
+                    # A session whose client is gone, unnoticed, must not keep its port.
                     if not await proxies.end_silent(entry.in_the_way(error)):
                         reason = entry.why_not(error)
             proxies.answer(proxy, reason)
@@ -76,7 +76,7 @@ async def serve_proxy(
                 await entry.accept()
     finally:
         if published:
-            proxies.events.emit(ProxyWithdrawn(proxies.session.name, proxy.name))
+            proxies.events.emit(ProxyWithdrawn(proxies.registration.name, proxy.name))
 
 
 @attrs.define(eq=False)
@@ -84,7 +84,7 @@ class Proxies:
     """What a client wants published, and what all of it shares.
 
     Args:
-      session: whose they are.
+      registration: of the session whose they are.
       rules: what the client may publish now.
       quota: where the visitors of its identity are counted.
       registry, directory, admission, events: the server's.
@@ -92,7 +92,7 @@ class Proxies:
       say: tells the client something.
     """
 
-    session: Registration
+    registration: Registration
     rules: Rules
     quota: Quota
     registry: Registry
@@ -120,7 +120,7 @@ class Proxies:
 
     def _add(self, number: int, request: ProxyRequest) -> Proxy:
         admission = ProxyAdmission(
-            self.admission, request.name, self.session.name, quota=self.quota
+            self.admission, request.name, self.registration.name, quota=self.quota
         )
         proxy = self.by_id[number] = Proxy(number, request, admission)
         self._next_id = max(self._next_id, number + 1)
@@ -166,7 +166,9 @@ class Proxies:
 
     def entry(self, proxy: Proxy) -> Entry:
         """The entry that a proxy asks for, not opened yet."""
-        return make_entry(Member(proxy, self.session, self.link), self.registry, self.directory)
+        return make_entry(
+            Member(proxy, self.registration, self.link), self.registry, self.directory
+        )
 
     def forbidden(self, entry: Entry) -> Rejection | None:
         """Why a proxy cannot be published as things are; None if it can be tried."""
@@ -186,19 +188,19 @@ class Proxies:
         `client_id`: its former session is not taken over, but must not stand in its way either.
         """
         for session in sessions:
-            if session is self.session or session in self._alive:
+            if session is self.registration or session in self._alive:
                 continue
-            if session.owner.identity != self.session.owner.identity:
+            if session.owner.identity != self.registration.owner.identity:
                 continue
             if not await session.probe():
-                await self.registry.replace(session, self.session)
+                await self.registry.replace(session, self.registration)
                 return True
             self._alive.add(session)
         return False
 
     def answer(self, proxy: Proxy, reason: Rejection | None) -> None:
         """Note, and tell the server's subscribers, that a proxy is published, or why it is not."""
-        client = self.session.name
+        client = self.registration.name
         if reason is None:
             proxy.answer = Bound(proxy.proxy_id, proxy.addresses)
             self.events.emit(ProxyPublished(client, proxy.name, proxy.addresses))
@@ -250,7 +252,7 @@ class Proxies:
             removed = [self.by_id.pop(number) for number in wanted.remove]
             added = self._enter(wanted)
             # What only gets another name or address must not lose its port in between.
-            with self.registry.reserved(self.session, [proxy.port for proxy in added]):
+            with self.registry.reserved(self.registration, [proxy.port for proxy in added]):
                 await _withdraw(removed)
                 for proxy in in_order(added):
                     await self._nursery.start(serve_proxy, proxy, self)

@@ -70,7 +70,7 @@ class Proxy:
 
     @property
     def visitors_only(self) -> bool:
-        """Without a public port: other clients visit it, and nobody else."""
+        """Without a public port: only other clients visit it."""
         return self.request.visitors_only
 
     @property

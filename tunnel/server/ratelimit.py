@@ -135,10 +135,10 @@ class _Record:
 class Penalties:
     """Networks that are turned away for a while because proofs from them failed.
 
-    The while grows with every failure, and failures are forgotten with time. Nobody is made to
-    wait on a connection: who is turned away costs nothing, and is told when to come back before
-    that. A network is spared while a client from there is connected, and for some time after:
-    neighbours behind one address do not pay for each other.
+    The while grows with every failure, and failures are forgotten with time. No connection is
+    kept waiting: one that is turned away costs nothing, and its client was told before for how long
+    to stay away. A network is spared while a client from there is connected, and for some time
+    after: neighbours behind one address do not pay for each other.
     """
 
     def __init__(self) -> None:
@@ -160,7 +160,7 @@ class Penalties:
         self._records.see(place, _Record(failures, now, now + penalty))
         return penalty
 
-    def refuses(self, place: str, now: float) -> bool:
+    def turns_away(self, place: str, now: float) -> bool:
         """True if that network is turned away now."""
         record = self._records.get(place)
         return record is not None and now < record.until and not self._spared(place, now)

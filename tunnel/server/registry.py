@@ -1,7 +1,7 @@
-"""Who is connected, and which session holds which port.
+"""Who is connected, and which session has claimed which port.
 
 One session an owner. An owner that comes back while its former session still seems alive (the
-network broke, and nobody told the server) takes its place: the former one is ended, and only when
+network broke, and the server was not told) takes its place: the former one is ended, and only when
 it is *gone*, with every port free, does the newcomer go on. What is not certainly dead is asked
 first: silent means dead, alive means that the newcomer is another client, and is refused.
 """
@@ -44,7 +44,7 @@ class Registration:
       address: where it connects from.
       evict: ends the session at once, with a reason in words.
       probe: asks the client for a sign of life; False if there is none.
-      max_proxies: how many proxies all sessions of its identity together may hold.
+      max_proxies: how many proxies all sessions of its identity together may have.
       assigned: the name is that of the key's entry; clients that share a key choose theirs.
     """
 
@@ -57,7 +57,7 @@ class Registration:
     probe: Callable[[], Awaitable[bool]]
     max_proxies: int | None = None
     assigned: bool = False
-    #: Set when the session has ended and everything it held is free.
+    #: Set when the session has ended and everything that it had is free.
     gone: trio.Event = attrs.field(factory=trio.Event, init=False)
     #: True once it was told to end, so that only one newcomer does it, and says so.
     evicted: bool = attrs.field(default=False, init=False)
@@ -77,7 +77,7 @@ class FreedEvents:
         return len(self._events)
 
     def tell(self, key: Hashable) -> None:
-        """It is free: all who wait for it try again."""
+        """It is free: all tasks that wait for it try again."""
         freed = self._events.pop(key, None)
         if freed is not None:
             freed.set()
@@ -88,7 +88,7 @@ class FreedEvents:
         try:
             await freed.wait()
         finally:
-            # The last one who gives up waiting leaves nothing behind.
+            # The last task that gives up waiting leaves nothing behind.
             if self._events.get(key) is freed and not freed.statistics().tasks_waiting:
                 del self._events[key]
 
@@ -106,7 +106,7 @@ class Registry:
         #: Those that are about to be registered; one for each owner.
         self._newcomers: dict[Owner, Registration] = {}
         self._ports: dict[int, list[tuple[str, Registration]]] = {}
-        #: Of ports, see `wait_freed`.
+        #: Of ports; see `Entry.wait_freed`.
         self.freed = FreedEvents()
         #: Ports that a session gives up and takes again at once.
         self._reserved: dict[int, Registration] = {}
@@ -141,7 +141,7 @@ class Registry:
             raise _already_connected(rival)
         self._newcomers[newcomer.owner] = newcomer
         try:
-            # No await between the last look and the claim: two cannot both find the seat free.
+            # No await between the last look and the claim: two cannot both find it free.
             while former := self._sessions.get(newcomer.owner):
                 if not newcomer.succeeds(former) and await former.probe():
                     raise _already_connected(former)
@@ -159,7 +159,7 @@ class Registry:
                 raise _already_connected(latest)
 
     async def replace(self, former: Registration, newcomer: Registration) -> None:
-        """End a session that is dead, or silent; everything that it held is free afterwards."""
+        """End a session that is dead, or silent; everything that it had is free afterwards."""
         if not (former.gone.is_set() or former.evicted):
             former.evicted = True
             self._events.emit(SessionTakenOver(newcomer.name, newcomer.address))

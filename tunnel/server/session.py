@@ -118,7 +118,7 @@ async def _meet(
     client = _identify(tls, proved, stranger.address, server)
     await tls.send_all(handshake.accept(name=client.name))
     wanted = await next_event(handshake, tls)
-    assert isinstance(wanted, ConfigureReceived)  # the same  # noqa: S101
+    assert isinstance(wanted, ConfigureReceived)  # the handshake's table  # noqa: S101
     settings = link_settings(
         OWN,
         proved.capabilities,

@@ -1,8 +1,8 @@
 """The connections that have not proved anything yet: how many there are, and which gives way.
 
 Each holds a task, a socket and a TLS state, so that there is a bound. When it is reached, the
-newcomer gets the place of the oldest connection of the busiest network: whoever takes many places
-loses them, and a client that comes while somebody takes them all still gets in.
+newcomer gets the place of the oldest connection of the busiest network: a network that takes many
+places loses them, and a client that connects while one takes them all still gets in.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class Stranger:
     """A connection since it was accepted.
 
     Args:
-      place: the network that it comes from.
+      network: the one that it comes from, as `ratelimit.network` names it.
       address: the address.
     """
 
-    place: str
+    network: str
     address: Address
     #: Cancelled when it must give way, which it must only while it has proved nothing.
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
@@ -56,39 +56,39 @@ class StrangersByNetwork:
         return self._count
 
     def __contains__(self, stranger: Stranger) -> bool:
-        return stranger in self._networks.get(stranger.place, {})
+        return stranger in self._networks.get(stranger.network, {})
 
     def add(self, stranger: Stranger) -> None:
         """Count a stranger, as the newest of its network."""
-        others = self._networks.setdefault(stranger.place, {})
+        others = self._networks.setdefault(stranger.network, {})
         others[stranger] = None
         self._count += 1
-        self._move(stranger.place, len(others) - 1, len(others))
+        self._move(stranger.network, len(others) - 1, len(others))
 
     def remove(self, stranger: Stranger) -> None:
         """Count it no more."""
-        others = self._networks[stranger.place]
+        others = self._networks[stranger.network]
         del others[stranger]
         self._count -= 1
-        self._move(stranger.place, len(others) + 1, len(others))
+        self._move(stranger.network, len(others) + 1, len(others))
         if not others:
-            del self._networks[stranger.place]
+            del self._networks[stranger.network]
 
-    def _move(self, place: str, old: int, new: int) -> None:
+    def _move(self, network: str, old: int, new: int) -> None:
         if old:
-            del self._by_size[old][place]
+            del self._by_size[old][network]
             if not self._by_size[old]:
                 del self._by_size[old]
         if new:
-            self._by_size.setdefault(new, {})[place] = None
-        # It changes by one at a time, and whoever left the largest size is just below it.
+            self._by_size.setdefault(new, {})[network] = None
+        # It changes by one at a time, and a network that left the largest size is just below it.
         if new > self._largest or self._largest not in self._by_size:
             self._largest = new
 
     def oldest_of_busiest(self) -> Stranger:
         """Which gives way: of equally busy networks, the one that has been so for longest."""
-        place = next(iter(self._by_size[self._largest]))
-        return next(iter(self._networks[place]))
+        busiest = next(iter(self._by_size[self._largest]))
+        return next(iter(self._networks[busiest]))
 
 
 class Strangers:
@@ -135,22 +135,22 @@ class Strangers:
         except OSError:
             sock.close()  # it has gone already
             return None
-        place = network(address.host)
-        reason = self._refuses(place)
+        source = network(address.host)
+        reason = self._why_not(source)
         if reason is not None:
             self._turn_away(sock, address, reason)
             return None
         if len(self._waiting) >= self._policy.max_unauthenticated:
             self._make_room()
-        stranger = Stranger(place, address)
+        stranger = Stranger(source, address)
         self._waiting.add(stranger)
         return stranger
 
-    def _refuses(self, place: str) -> Reason | None:
+    def _why_not(self, source: str) -> Reason | None:
         now = trio.current_time()
-        if self._penalties.refuses(place, now):
+        if self._penalties.turns_away(source, now):
             return Reason.FAILED_PROOFS
-        return None if self._limit is None else self._limit.take(place, now)
+        return None if self._limit is None else self._limit.take(source, now)
 
     def _turn_away(self, sock: socket.socket, address: Address, reason: Reason) -> None:
         with contextlib.suppress(OSError):  # not every system takes it once the peer has gone
@@ -171,24 +171,24 @@ class Strangers:
         )
 
     def proved(self, stranger: Stranger) -> None:
-        """It is a client: nobody takes its place any more, and its network is trusted.
+        """It is a client: no newcomer gets its place any more, and its network is trusted.
 
         (Its proof may have come in the moment in which it was told to give way; then it goes.)
         """
         if stranger in self._waiting:
             self._waiting.remove(stranger)
         stranger.proved = True
-        self._penalties.proved(stranger.place)
+        self._penalties.proved(stranger.network)
 
     def failed(self, stranger: Stranger) -> float | None:
         """Its proof was wrong; returns for how many seconds it should stay away, if it should."""
         self._tally.count(Reason.WRONG_KEY)
-        return self._penalties.failed(stranger.place, trio.current_time()) or None
+        return self._penalties.failed(stranger.network, trio.current_time()) or None
 
     def left(self, stranger: Stranger) -> None:
         """Its connection is over, whatever it was."""
         if stranger.proved:
-            self._penalties.left(stranger.place, trio.current_time())
+            self._penalties.left(stranger.network, trio.current_time())
         elif stranger in self._waiting:
             self._waiting.remove(stranger)
 

@@ -76,8 +76,8 @@ class MemoryServer(EmbeddedServer):
         await link.running.wait()
         await link.wait_can_open()
         source = self._anybody()
-        if (reason := admission.refusal(source)) is not None:
-            admission.count_refused(reason, source)
+        if (reason := admission.why_not(source)) is not None:
+            admission.count_turned_away(reason, source)
             raise trio.BrokenResourceError(reason)
         stream_id, connection = member.open_visitor_stream(source, address)
         stream = MuxStream(link, stream_id)

@@ -176,7 +176,7 @@ class ThreadedClient:
 
     @contextmanager
     def publish_asgi(self, app: Any, port: int = 0, **options: Any) -> Iterator[Address]:  # noqa: ANN401
-        """The same for an ASGI application; see `ClientLink.publish_asgi`."""
+        """Publish an ASGI application for that long; see `ClientLink.publish_asgi`."""
         with self._thread.opened(self.link.publish_asgi(app, port, **options)) as address:
             yield address
 
