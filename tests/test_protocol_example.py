@@ -27,7 +27,7 @@ from tunnel.protocol.messages import (
 )
 from tunnel.protocol.preamble import (
     PreambleDecoder,
-    build_guest_preamble,
+    build_forwarded_preamble,
     build_preamble,
     build_visit_preamble,
 )
@@ -208,8 +208,8 @@ def test_the_visit_of_the_example():
     assert EXAMPLE["visit header"] == header.hex()
     _, visit = PreambleDecoder().feed(header)
     client, server = Address("203.0.113.5", 40000), Address("198.51.100.1", 8443)
-    header = build_guest_preamble(client, server, 2, visit, "laptop", assigned=True)
-    assert EXAMPLE["guest header"] == header.hex()
+    header = build_forwarded_preamble(client, server, 2, visit, "laptop", assigned=True)
+    assert EXAMPLE["forwarded header"] == header.hex()
 
 
 def test_the_formulas_of_the_page_give_the_visit():
@@ -227,7 +227,7 @@ def test_the_formulas_of_the_page_give_the_visit():
     assert EXAMPLE["X"] == about.hex()
     assert EXAMPLE["visit"] == proof.hex()
     assert EXAMPLE["visited"] == h(key, b"tls-tunnel/1 visited\0" + about).hex()
-    for name in ("visit header", "guest header"):
+    for name in ("visit header", "forwarded header"):
         assert b"\xe2\0\x40" + VISITOR_NONCE + proof in bytes.fromhex(EXAMPLE[name])
 
 

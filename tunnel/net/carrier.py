@@ -94,7 +94,7 @@ class Carrier(ABC):
         Args:
           sock: owned by the carrier from here.
           stream_id: an open stream of the link.
-          connection: who it is.
+          connection: for counting and logging.
           parked: bytes of the stream that came before the socket was there.
           finished: the peer's end of the stream has come as well.
         """

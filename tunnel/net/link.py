@@ -412,7 +412,7 @@ class Link:
     async def wait_can_open(self) -> None:
         """Wait until a stream can be opened. Not a checkpoint if one can be opened now."""
         while not self.can_open():
-            # One event for all who wait: replaced only when it has been used.
+            # One event for all tasks that wait: replaced only when it has been used.
             if self._streams_available.is_set():
                 self._streams_available = trio.Event()
             await self._streams_available.wait()

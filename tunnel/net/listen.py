@@ -97,7 +97,7 @@ def _close_unbound(listeners: list[socket.socket], *, everything: bool = False) 
 
 
 def close_all(listeners: list[socket.socket]) -> None:
-    """Stop listening; whoever waits for one of them gets `ClosedResourceError`."""
+    """Stop listening; a task that waits for one of them gets `ClosedResourceError`."""
     for listener in listeners:
         if listener.fileno() >= 0:
             trio.lowlevel.notify_closing(listener)
@@ -110,7 +110,7 @@ async def wait_connection(listener: socket.socket) -> None:
 
 
 def accept_burst(listener: socket.socket) -> Iterator[tuple[socket.socket, Address]]:
-    """The connections that wait now, at most `limits.ACCEPT_BURST`, and whom each is from.
+    """The connections that wait now, at most `limits.ACCEPT_BURST`, and where each is from.
 
     Raises:
       OSError: the process has no descriptor left (see `exhausted`); more may wait.
@@ -133,9 +133,9 @@ def accept_burst(listener: socket.socket) -> Iterator[tuple[socket.socket, Addre
 
 
 class Shortage:
-    """Descriptors have run out: says so, and lets all who accept take turns in trying again.
+    """Descriptors have run out: says so, and lets all listeners take turns in trying again.
 
-    Of all who share one only one or two try each time, or thousands of listeners would keep the
+    Of all listeners that share one only one or two try each time, or thousands would keep the
     process busy with nothing. When that works, others try at once, and so on.
     """
 
@@ -146,7 +146,7 @@ class Shortage:
         self._say_again_at = -math.inf
 
     def over(self) -> None:
-        """Accepting works: the next two who wait may try, and so on."""
+        """Accepting works: the next two that wait may try, and so on."""
         if self._waiting:
             self._waiting.unpark(count=2)
 
@@ -193,10 +193,10 @@ async def accept_loop(
     """Accept connections in bursts, until cancelled or until the listener is closed.
 
     Args:
-      listener: who closes it is its owner, not this loop.
-      accept: called with each connection, which it owns from then on, and with whom it is from; a
+      listener: closed by its owner, not by this loop.
+      accept: called with each connection, which it owns from then on, and with where it is from; a
         true value ends the burst.
-      shortage: shared by those who are to take turns when descriptors have run out.
+      shortage: shared by those that are to take turns when descriptors have run out.
       ready: waited for before each burst.
       done: called after each burst, also after one that found no descriptor.
       details: go into the log line about a shortage.

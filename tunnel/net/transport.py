@@ -87,7 +87,7 @@ def set_option(sock: socket.socket, level: int, option: str, value: int) -> None
 def keep_alive(sock: socket.socket) -> None:
     """Have TCP ask an idle peer for a sign of life, and end the connection of one that is gone.
 
-    For visitors and local services, of whom silence is all right for hours. (A link has a keepalive
+    For visitors and local services, whose silence is all right for hours. (A link has a keepalive
     of its own.) On a listening socket it holds for what is accepted from it, at no cost for each.
     """
     set_option(sock, socket.SOL_SOCKET, "SO_KEEPALIVE", 1)

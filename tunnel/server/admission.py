@@ -210,7 +210,7 @@ class ProxyAdmission:
 
     @property
     def shortage(self) -> Shortage:
-        """Of descriptors, shared by all who accept visitors."""
+        """Of descriptors, shared by all listeners for visitors."""
         return self.admission.shortage
 
     def take(self, host: str) -> None:

@@ -63,7 +63,7 @@ class Directory:
 
         Args:
           request: what it asks for.
-          visitor: who it is.
+          visitor: the registration of that client's session.
         """
         members = self._members.get(request.name, {}).values()
         found = [member for member in members if member.answers_to(request.publish_port)]

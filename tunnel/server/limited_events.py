@@ -1,4 +1,4 @@
-"""Events that strangers can cause, who must not be able to fill a disk with their log lines."""
+"""Events that strangers can cause, which must not be able to fill a disk with their log lines."""
 
 from __future__ import annotations
 
