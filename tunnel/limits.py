@@ -115,6 +115,8 @@ TCP_KEEPALIVE_INTERVAL: Final = 15
 TCP_KEEPALIVE_COUNT: Final = 4
 #: How often the service manager's status line is brought up to date.
 STATUS_INTERVAL: Final = 5.0
+#: The service manager takes a datagram at once; should it hang, the program must not.
+NOTIFY_TIMEOUT: Final = 1.0
 #: A session that lasted this long was a good one: back-off starts anew after it.
 STABLE_SESSION: Final = 30.0
 LOCAL_CONNECT_RETRIES: Final = 3

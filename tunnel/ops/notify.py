@@ -18,9 +18,6 @@ from tunnel import limits
 
 logger = logging.getLogger(__name__)
 
-#: Seconds. The service manager takes a datagram at once; should it hang, the program must not.
-_PATIENCE = 1.0
-
 
 class Notifier:
     """The service manager, as this program sees it; use `from_environment`.
@@ -79,7 +76,7 @@ class Notifier:
             return
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-                sock.settimeout(_PATIENCE)
+                sock.settimeout(limits.NOTIFY_TIMEOUT)
                 sock.sendto(message.encode(), self._address)
         except OSError as error:
             logger.debug("Service manager not told", extra={"error": str(error)})

@@ -44,14 +44,14 @@ class Recent(Generic[_Value]):
     def __len__(self) -> int:
         return len(self._values)
 
-    def get(self, place: str) -> _Value | None:
+    def get(self, source: str) -> _Value | None:
         """What is remembered of it; it is not seen by that."""
-        return self._values.get(place)
+        return self._values.get(source)
 
-    def see(self, place: str, value: _Value) -> None:
+    def see(self, source: str, value: _Value) -> None:
         """Remember this of it."""
-        self._values[place] = value
-        self._values.move_to_end(place)
+        self._values[source] = value
+        self._values.move_to_end(source)
         if len(self._values) > self._size:
             self._values.popitem(last=False)
 
@@ -109,10 +109,10 @@ class RateLimit:
         self._share_burst = max(1.0, rate.burst * limits.NETWORK_SHARE)
         self._networks: Recent[TokenBucket] = Recent()
 
-    def take(self, place: str, now: float) -> Reason | None:
+    def take(self, source: str, now: float) -> Reason | None:
         """Why a new connection from that network is too much now; None if it is not."""
-        bucket = self._networks.get(place) or TokenBucket(self._share, self._share_burst)
-        self._networks.see(place, bucket)
+        bucket = self._networks.get(source) or TokenBucket(self._share, self._share_burst)
+        self._networks.see(source, bucket)
         if not bucket.take(now):
             return Reason.NETWORK_RATE
         return None if self._all.take(now) else Reason.RATE
@@ -148,34 +148,34 @@ class Penalties:
         #: Until when a network is trusted that has no session any more.
         self._trusted: Recent[float] = Recent()
 
-    def failed(self, place: str, now: float) -> float:
+    def failed(self, source: str, now: float) -> float:
         """A proof failed; returns for how many seconds its network is turned away."""
-        former = self._records.get(place)
+        former = self._records.get(source)
         failures = 1 + (0.0 if former is None else former.remembered(now))
         # (A little less than whole, after the first seconds of forgetting.)
         excess = round(failures, 1) - limits.FREE_FAILURES
         penalty = 0.0
         if excess > 0:
             penalty = min(limits.PENALTY_FIRST * 2 ** (excess - 1), limits.PENALTY_LAST)
-        self._records.see(place, _Record(failures, now, now + penalty))
+        self._records.see(source, _Record(failures, now, now + penalty))
         return penalty
 
-    def turns_away(self, place: str, now: float) -> bool:
+    def turns_away(self, source: str, now: float) -> bool:
         """True if that network is turned away now."""
-        record = self._records.get(place)
-        return record is not None and now < record.until and not self._spared(place, now)
+        record = self._records.get(source)
+        return record is not None and now < record.until and not self._spared(source, now)
 
-    def _spared(self, place: str, now: float) -> bool:
-        return place in self._living or now < (self._trusted.get(place) or 0.0)
+    def _spared(self, source: str, now: float) -> bool:
+        return source in self._living or now < (self._trusted.get(source) or 0.0)
 
-    def proved(self, place: str) -> None:
+    def proved(self, source: str) -> None:
         """A client from there has proved itself; tell when it has `left`."""
-        self._living[place] = self._living.get(place, 0) + 1
+        self._living[source] = self._living.get(source, 0) + 1
 
-    def left(self, place: str, now: float) -> None:
+    def left(self, source: str, now: float) -> None:
         """Its session is over."""
-        others = self._living.pop(place) - 1
+        others = self._living.pop(source) - 1
         if others:
-            self._living[place] = others
+            self._living[source] = others
         else:
-            self._trusted.see(place, now + limits.TRUST_LIFETIME)
+            self._trusted.see(source, now + limits.TRUST_LIFETIME)
