@@ -1,7 +1,7 @@
 """One client visits another's proxy: found, refused, joined; the owner comes and goes."""
 
 import secrets
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from types import SimpleNamespace
 
 import pytest
@@ -304,10 +304,9 @@ class Thing:
 
 def found(request, *things, visitor=None, owner=None):
     known, owner = Directory(), owner or registration("office", assigned=True)
-    with ExitStack() as offers:
-        for thing in things:
-            offers.enter_context(known.visitable(server_member.Member(thing, owner, None)))
-        return known.find(request, visitor or registration("laptop", assigned=True))
+    for thing in things:
+        assert known.add(server_member.Member(thing, owner, None))
+    return known.find(request, visitor or registration("laptop", assigned=True))
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import socket
-from contextlib import ExitStack
 from types import SimpleNamespace
 
 import pytest
@@ -117,57 +116,57 @@ def test_an_id_is_not_used_again():
 
 async def test_who_waits_for_a_kept_port_is_told_when_it_is_really_free():
     registry, owner = Registry(), make_registration("owner")
-    told = []
+    place, told = (owner, "127.0.0.1", 80), []
 
     async def wait():
         await registry.freed.wait(80)
         told.append(80)
 
     async with trio.open_nursery() as nursery:
-        with ExitStack() as claim:
-            claim.enter_context(registry.claimed(owner, "127.0.0.1", 80))
-            nursery.start_soon(wait)
+        registry.claim(*place)
+        nursery.start_soon(wait)
+        await wait_all_tasks_blocked()
+        with registry.reserved(owner, [80]):
+            registry.free(*place)
             await wait_all_tasks_blocked()
-            with registry.reserved(owner, [80]):
-                claim.close()
-                await wait_all_tasks_blocked()
-                assert not told
+            assert not told
     assert told
     assert not registry._reserved
 
 
 async def test_a_port_that_was_taken_again_is_not_called_free():
     registry, owner = Registry(), make_registration("owner")
+    place = (owner, "127.0.0.1", 80)
     async with trio.open_nursery() as nursery:
-        with ExitStack() as claim:
-            claim.enter_context(registry.claimed(owner, "127.0.0.1", 80))
-            nursery.start_soon(registry.freed.wait, 80)
-            await wait_all_tasks_blocked()
-            with registry.reserved(owner, [80]):
-                claim.close()
-                claim.enter_context(registry.claimed(owner, "127.0.0.1", 80))
-            await wait_all_tasks_blocked()
-            assert nursery.child_tasks
-            nursery.cancel_scope.cancel()
+        registry.claim(*place)
+        nursery.start_soon(registry.freed.wait, 80)
+        await wait_all_tasks_blocked()
+        with registry.reserved(owner, [80]):
+            registry.free(*place)
+            registry.claim(*place)
+        await wait_all_tasks_blocked()
+        assert nursery.child_tasks
+        nursery.cancel_scope.cancel()
 
 
 async def test_nobody_else_binds_a_kept_port():
     registry, owner, other = Registry(), make_registration("owner"), make_registration("other")
     with socket.create_server(("127.0.0.1", 0)) as sock:
         port = sock.getsockname()[1]
-    with ExitStack() as claim:
-        claim.enter_context(registry.claimed(owner, "127.0.0.1", port))
-        with registry.reserved(owner, [port]):
-            claim.close()
-            assert registry.claimant("127.0.0.1", port) is owner
-            wanted = ProxyRequest("a", "127.0.0.1", port)
-            others = make_proxies(wanted, session=other, registry=registry)
-            entry = others.entry(others.by_id[0])
-            with pytest.raises(OSError, match="another session") as caught, entry.open(RULES):
-                pass
-            assert caught.value.errno == errno.EADDRINUSE
-            assert is_free(Address("127.0.0.1", port))
-            own = make_proxies(wanted, session=owner, registry=registry)
-            with own.entry(own.by_id[0]).open(RULES):
-                assert not is_free(Address("127.0.0.1", port))
+    registry.claim(owner, "127.0.0.1", port)
+    with registry.reserved(owner, [port]):
+        registry.free(owner, "127.0.0.1", port)
+        assert registry.claimant("127.0.0.1", port) is owner
+        wanted = ProxyRequest("a", "127.0.0.1", port)
+        others = make_proxies(wanted, session=other, registry=registry)
+        with pytest.raises(OSError, match="another session") as caught:
+            others.entry(others.by_id[0]).open(RULES)
+        assert caught.value.errno == errno.EADDRINUSE
+        assert is_free(Address("127.0.0.1", port))
+        own = make_proxies(wanted, session=owner, registry=registry)
+        entry = own.entry(own.by_id[0])
+        entry.open(RULES)
+        assert not is_free(Address("127.0.0.1", port))
+        entry.close()
+    assert is_free(Address("127.0.0.1", port))
     assert registry.claimant("127.0.0.1", port) is None

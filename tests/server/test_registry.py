@@ -1,7 +1,5 @@
 """Who is connected: one session an owner, and what a newcomer must be to take its place."""
 
-from contextlib import ExitStack
-
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
@@ -27,15 +25,7 @@ class Claims:
     """Ports that are claimed and freed one by one."""
 
     def __init__(self, registry):
-        self._registry = registry
-        self._claims = {}
-
-    def claim(self, *what):
-        claim = self._claims[what] = ExitStack()
-        claim.enter_context(self._registry.claimed(*what))
-
-    def free(self, *what):
-        self._claims.pop(what).close()
+        self.claim, self.free = registry.claim, registry.free
 
 
 @pytest.fixture

@@ -40,23 +40,23 @@ class Directory:
         member = self._members.get(proxy.name, {}).get(proxy.port)
         return None if member is None else member.registration
 
-    @contextmanager
-    def visitable(self, member: Member) -> Iterator[bool]:
-        """Let it be visited within this block; False if another one has its name and port."""
+    def add(self, member: Member) -> bool:
+        """Let a proxy be visited until `remove`; False if another one has its name and port."""
         name, port = member.proxy.name, member.proxy.port
         if port in self._members.get(name, {}):
-            yield False
-            return
+            return False
         self._members.setdefault(name, {})[port] = member
         self.changed(name)
-        try:
-            yield True
-        finally:
-            del self._members[name][port]
-            if not self._members[name]:
-                del self._members[name]
-            self.freed.tell((name, port))
-            self.changed(name)
+        return True
+
+    def remove(self, member: Member) -> None:
+        """It cannot be visited any more, and others may have its name and port."""
+        name, port = member.proxy.name, member.proxy.port
+        del self._members[name][port]
+        if not self._members[name]:
+            del self._members[name]
+        self.freed.tell((name, port))
+        self.changed(name)
 
     def find(self, request: VisitorRequest, visitor: Registration) -> Member | Refusal:
         """What a client visits with that, or why it cannot.

@@ -8,13 +8,10 @@ elsewhere is in docs/design.md.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import functools
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final
 
 import attrs
@@ -82,13 +79,17 @@ class Entry(ABC):
         """True if another proxy of the same session asks for the same."""
 
     @abstractmethod
-    def open(self, rules: Rules) -> contextlib.AbstractContextManager[None]:
-        """Open and claim it; visitors queue from then on. After the block everything is free.
+    def open(self, rules: Rules) -> None:
+        """Open and claim it; visitors queue from then on. `close` it in the end.
 
         Raises:
-          OSError: it cannot be had; EDQUOT if the sessions of the identity have as many proxies as
-            they may.
+          OSError: it cannot be had, and nothing is open; EDQUOT if the sessions of the identity
+            have as many proxies as they may.
         """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free all that `open` has taken; nothing if it was not opened."""
 
     @abstractmethod
     async def accept(self) -> None:
@@ -135,10 +136,11 @@ class Entry(ABC):
             raise OSError(errno.EDQUOT, "this identity has as many proxies as it may have")
 
 
+@attrs.define(eq=False)
 class PortEntry(Entry):
     """A public port: bound sockets, on which visitors are accepted."""
 
-    _listeners: list[socket.socket]
+    _listeners: list[socket.socket] = attrs.field(factory=list, init=False)
 
     def forbidden(self, rules: Rules) -> Rejection | None:
         """See `Entry`."""
@@ -160,44 +162,48 @@ class PortEntry(Entry):
         port, same = self.proxy.port, not other.visitors_only and other.port == self.proxy.port
         return bool(port) and same and overlap(other.host, self.proxy.host)
 
-    @contextmanager
-    def open(self, rules: Rules) -> Iterator[None]:
+    def open(self, rules: Rules) -> None:
         """See `Entry`. Where any port will do, the first that can be had."""
         self._check_quota()
-        proxy, listeners = self.proxy, None
-        failure = OSError(errno.EADDRINUSE, "no free port")
-        for wanted in (
-            [proxy.port] if proxy.port else rules.candidates(proxy.request.preferred_port)
-        ):
+        proxy, failure = self.proxy, OSError(errno.EADDRINUSE, "no free port")
+        any_port = rules.candidates(proxy.request.preferred_port)
+        for wanted in [proxy.port] if proxy.port else any_port:
             try:
                 listeners = open_listeners(proxy.host, wanted)
             except OSError as error:
                 failure = error
                 continue
-            port = own_address(listeners[0]).port
-            # (The system may have picked it, and knows no rules.)
-            if rules.publishable(port) and not self.registry.reserved_for_another(
-                self.registration, port
-            ):
-                break
+            if self._may_have(own_address(listeners[0]).port, rules):
+                self._take(listeners)
+                return
             close_all(listeners)
-            listeners = None
             failure = OSError(errno.EADDRINUSE, "another session is about to take that port again")
-        if listeners is None:
-            raise failure
-        with contextlib.ExitStack() as opened:
-            # In this order: the port is closed before another session hears that it is free.
-            opened.enter_context(self.registry.claimed(self.registration, proxy.host, port))
-            opened.callback(close_all, listeners)
-            # A client that publishes at one address wants the proxy reached there, nowhere else.
-            proxy.visitable = is_everywhere(proxy.host) and opened.enter_context(
-                self.directory.visitable(self.member)
-            )
-            self._listeners, proxy.addresses = listeners, tuple(map(own_address, listeners))
-            try:
-                yield
-            finally:
-                proxy.addresses, proxy.visitable = (), False
+        raise failure
+
+    def _may_have(self, port: int, rules: Rules) -> bool:
+        """True if the port that was bound may be kept. (A system that picks one knows no rules.)"""
+        if self.registry.reserved_for_another(self.registration, port):
+            return False
+        return bool(self.proxy.port) or rules.publishable(port)
+
+    def _take(self, listeners: list[socket.socket]) -> None:
+        proxy = self.proxy
+        self._listeners, proxy.addresses = listeners, tuple(map(own_address, listeners))
+        self.registry.claim(self.registration, proxy.host, proxy.addresses[0].port)
+        # A client that publishes at one address wants the proxy reached there and nowhere else.
+        proxy.visitable = is_everywhere(proxy.host) and self.directory.add(self.member)
+
+    def close(self) -> None:
+        """See `Entry`. The port is closed before another session hears that it is free."""
+        if not self._listeners:
+            return
+        proxy, listeners = self.proxy, self._listeners
+        port = proxy.addresses[0].port
+        if proxy.visitable:
+            self.directory.remove(self.member)
+        self._listeners, proxy.addresses, proxy.visitable = [], (), False
+        close_all(listeners)
+        self.registry.free(self.registration, proxy.host, port)
 
     async def accept(self) -> None:
         """See `Entry`."""
@@ -258,19 +264,20 @@ class NoEntry(Entry):
         """See `Entry`."""
         return False
 
-    @contextmanager
-    def open(self, rules: Rules) -> Iterator[None]:  # noqa: ARG002
+    def open(self, rules: Rules) -> None:  # noqa: ARG002
         """See `Entry`."""
         self._check_quota()
-        with self.directory.visitable(self.member) as visitable:
-            if not visitable:
-                raise OSError(errno.EADDRINUSE, "another proxy is visited by that name and port")
-            with self.registry.counted(self.registration):
-                self.proxy.visitable = True
-                try:
-                    yield
-                finally:
-                    self.proxy.visitable = False
+        if not self.directory.add(self.member):
+            raise OSError(errno.EADDRINUSE, "another proxy is visited by that name and port")
+        self.registry.count(self.registration)
+        self.proxy.visitable = True
+
+    def close(self) -> None:
+        """See `Entry`."""
+        if self.proxy.visitable:
+            self.proxy.visitable = False
+            self.registry.uncount(self.registration)
+            self.directory.remove(self.member)
 
     async def accept(self) -> None:
         """See `Entry`. The sessions of the visiting clients bring the visitors."""

@@ -49,14 +49,14 @@ async def serve_proxy(
     """
     entry, published = proxies.entry(proxy), False
     try:
-        with proxy.cancellable(), contextlib.ExitStack() as opened:
+        with proxy.cancellable():
             reason = proxies.forbidden(entry)
             while reason is None and not published:
                 try:
-                    opened.enter_context(entry.open(proxies.rules))
+                    entry.open(proxies.rules)
                     published = True
                 except OSError as error:
-                    # A session whose client is gone, unnoticed, must not keep its port.
+                    # A session that is gone without anybody knowing must not keep its port.
                     if not await proxies.end_silent(entry.in_the_way(error)):
                         reason = entry.why_not(error)
             proxies.answer(proxy, reason)
@@ -67,7 +67,7 @@ async def serve_proxy(
                     await entry.wait_freed()
                 pause = min(2 * pause, limits.BIND_RETRY_LAST)
                 with contextlib.suppress(OSError):
-                    opened.enter_context(entry.open(proxies.rules))
+                    entry.open(proxies.rules)
                     published = True
                 if published:
                     proxies.answer(proxy, None)
@@ -75,6 +75,8 @@ async def serve_proxy(
             if published:
                 await entry.accept()
     finally:
+        entry.close()
+        proxy.withdrawn()
         if published:
             proxies.events.emit(ProxyWithdrawn(proxies.registration.name, proxy.name))
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
 import logging
 import time
-from collections.abc import Iterator
 
 import attrs
 import trio
@@ -83,16 +81,15 @@ class Proxy:
         """True while a task serves it, or waits for what it needs."""
         return self._scope is not None
 
-    @contextlib.contextmanager
-    def cancellable(self) -> Iterator[None]:
-        """Around all that the task does which serves it: `withdraw` cancels that."""
-        with trio.CancelScope() as scope:
-            self._scope, self._gone = scope, trio.Event()
-            try:
-                yield
-            finally:
-                self._scope = None
-                self._gone.set()
+    def cancellable(self) -> trio.CancelScope:
+        """A scope for all that the task waits for which serves it: `withdraw` cancels that."""
+        self._scope, self._gone = trio.CancelScope(), trio.Event()
+        return self._scope
+
+    def withdrawn(self) -> None:
+        """That task has ended, and everything of it is free."""
+        self._scope = None
+        self._gone.set()
 
     async def withdraw(self) -> None:
         """End that task; everything of it is free on return. Connected visitors go on.

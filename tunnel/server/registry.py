@@ -175,35 +175,33 @@ class Registry:
             return False
         return sum(self._proxies.get(session.owner.identity, {}).values()) >= session.max_proxies
 
-    @contextmanager
-    def counted(self, session: Registration) -> Iterator[None]:
-        """The session has one proxy more within this block."""
-        identity = session.owner.identity
-        self._proxies.setdefault(identity, Counter())[session] += 1
-        try:
-            yield
-        finally:
-            counts = self._proxies[identity]
-            counts[session] -= 1
-            if not counts[session]:
-                del counts[session]
-            if not counts:
-                del self._proxies[identity]
+    def count(self, session: Registration) -> None:
+        """The session has one proxy more; `uncount` it in the end."""
+        self._proxies.setdefault(session.owner.identity, Counter())[session] += 1
 
-    @contextmanager
-    def claimed(self, session: Registration, host: str, port: int) -> Iterator[None]:
-        """The session has bound this port; after the block it is closed, and others may try."""
+    def uncount(self, session: Registration) -> None:
+        """The session has one proxy less."""
+        counts = self._proxies[session.owner.identity]
+        counts[session] -= 1
+        if not counts[session]:
+            del counts[session]
+        if not counts:
+            del self._proxies[session.owner.identity]
+
+    def claim(self, session: Registration, host: str, port: int) -> None:
+        """The session has bound this port, for one proxy more; `free` it in the end."""
         self._ports.setdefault(port, []).append((host, session))
-        with self.counted(session):
-            try:
-                yield
-            finally:
-                claims = self._ports[port]
-                claims.remove((host, session))
-                if not claims:
-                    del self._ports[port]
-                if port not in self._reserved:
-                    self.freed.tell(port)
+        self.count(session)
+
+    def free(self, session: Registration, host: str, port: int) -> None:
+        """The session has closed it: whoever waits for the port tries again now."""
+        claims = self._ports[port]
+        claims.remove((host, session))
+        if not claims:
+            del self._ports[port]
+        self.uncount(session)
+        if port not in self._reserved:
+            self.freed.tell(port)
 
     @contextmanager
     def reserved(self, session: Registration, ports: Iterable[int]) -> Iterator[None]:
