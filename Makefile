@@ -29,7 +29,7 @@ $(VENV)/.installed: pyproject.toml
 demo: $(VENV)/.installed  ## A web service, a server and a client: see a tunnel live and die.
 	@$(BIN)/python docs/examples/demo.py
 
-test: check e2e  ## Everything that CI runs: style, types, all tests, a short fuzz.
+test: check e2e  ## What the README asks for: style, types, all tests, a short fuzz.
 	@$(MAKE) --no-print-directory reliability RELIABILITY=short
 	@$(BIN)/python -m fuzz.fuzz_yamux --seconds 10 & first=$$!; \
 	$(BIN)/python -m fuzz.fuzz_protocol --seconds 10; status=$$?; wait $$first && exit $$status
