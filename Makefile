@@ -11,7 +11,7 @@ WORKERS ?= auto
 COMPILED := build/compiled
 
 .PHONY: help demo test check style types unit e2e compiled matrix matrix-drawn old-peers old-server \
-	old-client not-slower accept-house interop page reliability soak fuzz bench figures wheel \
+	old-client not-slower accept-house interop interop-peers page reliability soak fuzz bench figures wheel \
 	docs clean
 
 help:  ## Show this help.
@@ -53,8 +53,10 @@ compiled: $(COMPILED)/.made  ## What uses the engine, with the engine compiled; 
 	@cd $(COMPILED) && $(abspath $(BIN))/python -m pytest -n $(WORKERS) $(or $(TESTS),\
 		$(addprefix tests/,yamux net client server library e2e/test_traffic.py))
 
-interop: $(VENV)/.installed  ## Our Yamux against other people's, built with go, cargo and npm.
+interop-peers:  ## Build other people's Yamux, with go, cargo and npm as far as they are there.
 	@tests/interop/peers/build
+
+interop: $(VENV)/.installed interop-peers  ## Our Yamux against other people's.
 	@$(BIN)/python -m pytest -n $(WORKERS) tests/interop
 
 page: $(VENV)/.installed  ## The status page in a Chromium (Debian: apt install chromium).

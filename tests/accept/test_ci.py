@@ -14,7 +14,7 @@ MAKE = """#!/bin/sh
 echo "make $* REQUIRE_ALL=$REQUIRE_ALL"
 test "$*" != "$FAILING"
 """
-INSTALLED = ["programs", ".venv/.installed"]
+INSTALLED = ["programs", ".venv/.installed", "interop-peers"]
 FAST = ["test", "compiled", "interop", "docs"]
 
 
