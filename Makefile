@@ -158,7 +158,7 @@ old-client: $(OLD_PEERS)/.made
 
 not-slower: $(OLD_PEERS)/.made  ## This tree and the commit before, measured in turns, on a quiet machine.
 	@$(BIN)/python -m tests.benchmarks.compare --peers '' --before $(OLD_PEERS)/source \
-		--work bulk,keep,new,memory,ports --out tests/accept/figures/house
+		--work bulk,keep,new,memory,ports --rounds 10 --out tests/accept/figures/house
 
 accept-house: $(VENV)/.installed  ## What must hold of how the packages are parted; FULL=1 for all of it.
 	@$(BIN)/python -m tests.accept house
